@@ -1,0 +1,124 @@
+"""HTTP messages as triggers, router, invocation and guests hand them on.
+
+Knows no wire format and no Wasm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from edge.wasi.pipe import CAPACITY, Pipe, Signal, Sink, Source
+
+Headers = list[tuple[bytes, bytes]]
+"""Names as sent but lower-cased, values without surrounding blanks; order and repeats kept."""
+
+
+class Body(Source, Protocol):
+    """A body being received."""
+
+    @property
+    def trailers(self) -> Headers | None:
+        """Fields sent after the body; complete once `ended`, None when there were none."""
+
+
+@dataclass(slots=True)
+class Request:
+    """A request whose head is complete. `target` is in origin form ("/path?query"), as received."""
+
+    method: str
+    scheme: str
+    authority: str
+    target: str
+    headers: Headers
+    body: Body
+    client: str  # "ip:port"
+
+
+class Reply(Sink, Protocol):
+    """How one request is answered: `start`, body bytes as for any Sink, `finish`; or `abort`.
+
+    The one who calls need not flush: the head may be held back until the first body byte, `finish`
+    or the end of the current turn of the loop, so that a small reply is one write with a
+    Content-Length. Whoever implements it frames the body as the headers given to `start` say
+    (Content-Length kept, else chunked or until close) and leaves out the body of a HEAD request.
+    """
+
+    @property
+    def started(self) -> bool:
+        """`start` was called: the status can no longer change."""
+
+    def start(self, status: int, headers: Headers) -> None:
+        """Send the head. Once only, 200 ≤ status ≤ 999. Informational heads are not supported."""
+
+    def finish(self, trailers: Headers | None = None) -> None:
+        """The reply is complete. Idempotent. Trailers are dropped where the transport has none."""
+
+    def abort(self, error: Exception) -> None:
+        """Before `start`: an error status. After: the connection is cut, never a clean end.
+        After `finish`, or a second time: nothing."""
+
+
+Handler = Callable[[Request, Reply], Coroutine[Any, Any, None] | None]
+"""Called when a request's head is complete. None: fully answered already. A coroutine: the caller
+runs it as a task that it owns and cancels when the client goes away; the coroutine finishes or
+aborts the reply."""
+
+
+class LocalReply:
+    """A Reply to a caller in this process: `await head()`, then read `body` (with its `trailers`).
+
+    Closing `body` tells the writer that its reader is gone.
+    """
+
+    __slots__ = ("_head", "body", "headers", "status")
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self.body = Pipe(capacity)
+        self.status = 0
+        self.headers: Headers = []
+        self._head = Signal()
+
+    @property
+    def started(self) -> bool:
+        return self.status != 0
+
+    @property
+    def error(self) -> Exception | None:
+        return self.body.error
+
+    @property
+    def decided(self) -> bool:
+        """`head()` would not wait."""
+        return self.status != 0 or self.body.ended
+
+    async def head(self) -> tuple[int, Headers]:
+        """Status and headers. Raises what the reply was aborted with before its start."""
+        while not self.decided:
+            await self._head.wait()
+        if not self.status:
+            raise self.body.error or ConnectionAbortedError("no reply")
+        return self.status, self.headers
+
+    def start(self, status: int, headers: Headers) -> None:
+        self.status = status
+        self.headers = headers
+        self._head.wake()
+
+    def writable(self) -> int:
+        return self.body.writable()
+
+    def write(self, data: bytes) -> None:
+        self.body.write(data)
+
+    async def wait_writable(self) -> None:
+        await self.body.wait_writable()
+
+    def finish(self, trailers: Headers | None = None) -> None:
+        self.body.finish(trailers)
+        self._head.wake()
+
+    def abort(self, error: Exception) -> None:
+        self.body.abort(error)
+        self._head.wake()
