@@ -1,0 +1,52 @@
+# Every target makes what it needs: the virtual environment with the compiled extension (.venv),
+# the guests for the tests (tests/guests/out, by toolchains in .guests).
+# As root a target installs the Debian packages it lacks; otherwise it names them and stops.
+
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+BIN    := $(VENV)/bin
+
+.PHONY: run test lint format bench soak guests test-arm64 clean
+
+run: $(VENV)/.stamp
+	$(BIN)/edge up examples/hello $(ARGS)
+
+test: $(VENV)/.stamp guests
+	$(BIN)/pytest $(ARGS)
+
+soak: $(VENV)/.stamp guests
+	$(BIN)/pytest -m soak $(ARGS)
+
+lint: $(VENV)/.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.stamp
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.stamp guests
+	@.ci/packages bench
+	$(BIN)/python tests/bench/run.py $(ARGS)
+
+guests:
+	@.ci/packages build "$(PYTHON)"
+	@$(PYTHON) tests/guests/build.py
+
+test-arm64: $(VENV)/.stamp guests
+	tests/arm64/run $(ARGS)
+
+clean:
+	rm -rf .venv .venv-* .guests build dist tests/guests/out *.egg-info
+	rm -f edge/engine/*.so edge/engine/*.c
+
+# The extension is compiled by the editable installation, so its sources are prerequisites as well.
+EXTENSION := $(wildcard edge/engine/*.pyx edge/engine/*.pxi edge/engine/*.pxd edge/engine/*.h)
+
+$(VENV)/.stamp: pyproject.toml $(EXTENSION)
+	@.ci/packages build "$(PYTHON)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
