@@ -1,0 +1,95 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, auto_pickle=False
+"""Component instances over core modules: the sandbox's wall.
+
+Everything that touches a guest's memory or Wasmtime's C API is here. It knows the component model and
+nothing of WASI, HTTP or asyncio. The interpreter's lock is held throughout: a guest runs for two ticks
+at most before it yields, and only one thread may use an engine's instances.
+"""
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, Py_XINCREF, PyObject
+from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
+from cpython.unicode cimport PyUnicode_DecodeLatin1, PyUnicode_DecodeUTF8, PyUnicode_DecodeUTF16
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy, memset
+
+from edge.engine.capi cimport *
+
+from types import CoroutineType
+
+from edge.engine import types as wit
+from edge.engine.plan import (
+    CoreHost, GuestCall, HostCall, Missing, ResourceDrop, ResourceNew, ResourceRep,
+)
+from edge.engine.values import Err, Ok, Some, Trap
+
+cdef extern from "Python.h":
+    PyObject* PyTuple_GET_ITEM(object, Py_ssize_t)
+    PyObject* PyObject_Call(PyObject*, PyObject*, PyObject*)
+    object PySequence_Fast(object, const char*)
+    const char* PyUnicode_AsUTF8AndSize(object, Py_ssize_t*) except NULL
+    PyObject* PyErr_Occurred()
+    bint PyErr_ExceptionMatches(PyObject*)
+    void PyErr_Fetch(PyObject**, PyObject**, PyObject**)
+    void PyErr_NormalizeException(PyObject**, PyObject**, PyObject**)
+    bint PyException_SetTraceback(PyObject*, PyObject*)
+
+cdef uint64_t live_stores = 0
+cdef uint64_t live_calls = 0
+
+
+def counters() -> dict:
+    """What is alive in this process: stores and calls. Both are 0 when nothing runs."""
+    return {"stores": live_stores, "calls": live_calls}
+
+
+def load_library(path: str) -> None:
+    """Binds Wasmtime's C API from the library at `path`. Raises ImportError when it lacks something."""
+    cdef bytes encoded = path.encode()
+    cdef const char* missing = edge_capi_load(encoded)
+    if missing != NULL:
+        raise ImportError(f"libwasmtime does not fit this edge: {missing.decode()}")
+
+
+cdef str take_text(wasm_name_t* name):
+    text = name.data[:name.size].decode("utf-8", "replace").rstrip("\0")
+    capi.wasm_byte_vec_delete(name)
+    return text
+
+
+cdef str take_error(void* error, void* trap):
+    """The message of a failed call, which is freed."""
+    cdef wasm_name_t name
+    if error != NULL:
+        capi.wasmtime_error_message(error, &name)
+        capi.wasmtime_error_delete(error)
+    else:
+        capi.wasm_trap_message(trap, &name)
+        capi.wasm_trap_delete(trap)
+    return take_text(&name)
+
+
+cdef object take_exception():
+    """The Python exception that is set, cleared."""
+    cdef PyObject* kind
+    cdef PyObject* value
+    cdef PyObject* trace
+    PyErr_Fetch(&kind, &value, &trace)
+    PyErr_NormalizeException(&kind, &value, &trace)
+    if trace != NULL:
+        PyException_SetTraceback(value, trace)
+    error = <object>value
+    Py_XDECREF(kind)
+    Py_XDECREF(value)
+    Py_XDECREF(trace)
+    return error
+
+
+include "module.pxi"
+include "abi.pxi"
+include "handles.pxi"
+include "trampolines.pxi"
+include "code.pxi"
+include "instance.pxi"

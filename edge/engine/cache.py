@@ -1,0 +1,200 @@
+"""Compiled code on disk: compiled in a child process, mapped by the next start.
+
+`directory/<engine key>/<sha256 of the module>.cwasm` with its proof beside it. The key names everything the code
+depends on: Wasmtime's version, the engine's options, the CPU's features. A file is native code and Wasmtime checks
+none of it, so only files that this node wrote and whose bytes still have the digest it recorded are mapped;
+anything odd is a miss and is compiled again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+from edge.engine._core import Engine, Module
+from edge.engine.pool import PoolOptions
+from edge.errors import ComponentError
+
+_log = logging.getLogger("edge.engine")
+
+# Options that change neither the code nor what it assumes of its surroundings.
+_WITHOUT_EFFECT_ON_CODE = {
+    "slots", "stacks", "core_instances", "tables", "warm_slots", "memory_keep", "table_keep", "stack_keep",
+}  # fmt: skip
+
+# A compiler that hangs must not hang the node. A Raspberry Pi 3 takes about a minute for a Python guest.
+COMPILE_DEADLINE = 900.0  # seconds
+SLOW = 1.0  # seconds after which a compilation is reported
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What makes a cached file trusted: its digest, and the file that was last seen to have it.
+
+    `seen`: boot id, inode, size, mtime in ns. While they stay the same the bytes are not hashed again: hashing
+    100 MB would cost more than the first request may.
+    """
+
+    sha256: str
+    seen: list[str | int]
+
+
+class CodeCache:
+    """Compiled modules of one engine. `directory` None: nothing is kept, compilation happens in this process."""
+
+    def __init__(self, engine: Engine, directory: Path | None) -> None:
+        self._engine = engine
+        self._directory = directory / engine_key(engine.options) if directory else None
+
+    async def module(self, wasm: bytes, name: str, progress: Callable[[str], None] = _log.info) -> Module:
+        """The compiled module, mapped when it is known, else compiled (seconds for large ones).
+
+        `name` is for messages. Raises ComponentError when Wasmtime refuses the module.
+        """
+        if self._directory is None:
+            return await asyncio.to_thread(_compile_here, self._engine, wasm, name)
+        path = self._directory / f"{hashlib.sha256(wasm).hexdigest()}.cwasm"
+        if (module := self._map(path)) is not None:
+            return module
+        await self._compile(wasm, path, name, progress)
+        module = self._map(path)
+        if module is None:
+            raise ComponentError(f"{name}: the compiled code at {path} can not be read back")
+        return module
+
+    def _map(self, path: Path) -> Module | None:
+        if not _trusted(path):
+            return None
+        try:
+            return Module.map(self._engine, str(path))
+        except ValueError as exc:
+            _log.warning("%s: compiled code is not for this engine, compiling again: %s", path.name, exc)
+            return None
+
+    async def _compile(self, wasm: bytes, path: Path, name: str, progress: Callable[[str], None]) -> None:
+        """In a child process: the compiler's memory (several hundred MB for a Python guest) is gone afterwards."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f"{path.stem}.*.tmp"):
+            left.unlink(missing_ok=True)
+        started = time.monotonic()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "edge.engine.compile", str(path), json.dumps(asdict(self._engine.options)),
+            stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        timer = asyncio.get_running_loop().call_later(SLOW, progress, f"{name}: compiling {len(wasm) >> 10} KiB")
+        try:
+            async with asyncio.timeout(COMPILE_DEADLINE):
+                _, errors = await process.communicate(wasm)
+        except TimeoutError:
+            raise ComponentError(f"{name}: compiling took longer than {COMPILE_DEADLINE:.0f} s") from None
+        finally:
+            timer.cancel()
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode:
+            raise ComponentError(f"{name}: {_last_line(errors)}")
+        if (elapsed := time.monotonic() - started) > SLOW:
+            progress(f"{name}: compiled in {elapsed:.1f} s, peak memory {_last_line(errors)}")
+
+
+def store(path: Path, code: bytes) -> None:
+    """Writes compiled code and its proof, each atomically and durably; the proof last, so half a write is a miss."""
+    replace_file(path, code)
+    proof = Proof(hashlib.sha256(code).hexdigest(), _identity(path))
+    replace_file(_proof_path(path), json.dumps(asdict(proof)).encode())
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Puts `data` at `path`: a reader sees the old file or the new one, and so does the next boot."""
+    temporary = path.with_name(f"{path.stem}.{os.getpid()}{path.suffix}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def engine_key(options: PoolOptions) -> str:
+    """Names everything compiled code depends on except the module itself."""
+    relevant = {k: v for k, v in asdict(options).items() if k not in _WITHOUT_EFFECT_ON_CODE}
+    parts = ["1", metadata.version("wasmtime"), platform.machine(), _cpu_features(), json.dumps(relevant)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _compile_here(engine: Engine, wasm: bytes, name: str) -> Module:
+    try:
+        return Module.compile(engine, wasm)
+    except ValueError as exc:
+        raise ComponentError(f"{name}: {exc}") from exc
+
+
+def _trusted(path: Path) -> bool:
+    """Whether the file is the one this node wrote. Hashes it at most once per boot."""
+    try:
+        proof = Proof(**json.loads(_proof_path(path).read_bytes()))
+        identity = _identity(path)
+    except (OSError, ValueError, TypeError):
+        return False
+    if proof.seen == identity:
+        return True
+    if _digest(path) != proof.sha256:
+        _log.warning("%s: compiled code was altered, compiling again", path.name)
+        return False
+    with contextlib.suppress(OSError):
+        replace_file(_proof_path(path), json.dumps(asdict(Proof(proof.sha256, identity))).encode())
+    return True
+
+
+def _identity(path: Path) -> list[str | int]:
+    stat = path.stat()
+    return [_boot_id(), stat.st_ino, stat.st_size, stat.st_mtime_ns]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _proof_path(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return str(os.getpid())  # no such file: trust nothing from another process
+
+
+def _cpu_features() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+
+
+def _last_line(output: bytes) -> str:
+    lines = output.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "the compiler ended without a message"

@@ -1,0 +1,35 @@
+"""The compiler's process: `python -m edge.engine.compile FILE OPTIONS < module.wasm`.
+
+Writes FILE and its proof. The last line on stderr is the peak memory, or what was wrong (exit code 1).
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from pathlib import Path
+
+from edge.engine import runtime
+from edge.engine._core import Engine, Module
+from edge.engine.cache import store
+from edge.engine.pool import PoolOptions
+
+
+def main() -> int:
+    path, options = sys.argv[1:]
+    runtime.bind()
+    # The code does not depend on the pool, and a compiler needs none.
+    engine = Engine(PoolOptions(**{**json.loads(options), "slots": 0}))
+    try:
+        store(Path(path), Module.compile(engine, sys.stdin.buffer.read()).serialize())
+    except (ValueError, OSError) as exc:
+        sys.stderr.write(f"{exc}\n".replace("\n", " ").strip() + "\n")
+        return 1
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    sys.stderr.write(f"{peak} MiB\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

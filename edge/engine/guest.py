@@ -1,0 +1,130 @@
+"""A component made ready: loaded, compiled, linked. What `edge.invocation` instantiates for each event."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from edge.engine import types as wit
+from edge.engine._core import Code, Instance
+from edge.engine.cache import CodeCache
+from edge.engine.coremodule import CoreFunc, parse_module
+from edge.engine.host import CoreFunction, HostFunction, Interface, Interfaces
+from edge.engine.loader import load_plan
+from edge.engine.plan import (
+    CoreHost,
+    GuestCall,
+    HostCall,
+    InstanceExport,
+    Missing,
+    Plan,
+    ResourceDrop,
+    Trampoline,
+)
+from edge.errors import ComponentError
+
+CoreSignature = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A named Wasm binary, ready to run. `digest`: sha256 of the binary, hex."""
+
+    code: Code
+    digest: str
+
+    @property
+    def exports(self) -> dict[str, int]:
+        """Function name ("wasi:http/incoming-handler@0.2.0#handle") → number for `Instance.call`."""
+        exports: dict[str, int] = self.code.plan.exports
+        return exports
+
+    def instantiate(self, context: Any, memory: int) -> Instance:
+        """A fresh instance. `context` goes to host functions; `memory`: bytes, of all memories together.
+
+        Raises Trap when the guest's start fails, MemoryError when there is no room for it.
+        """
+        return Instance.create(self.code, context, memory)
+
+
+async def load(
+    binary: bytes,
+    name: str,
+    interfaces: Interfaces,
+    cache: CodeCache,
+    exports: tuple[Interface, ...] = (),
+    progress: Callable[[str], None] | None = None,
+) -> Component:
+    """Loads a component, or a core module that was never componentised.
+
+    `exports`: interfaces that core modules may export. Raises ComponentError when the binary is malformed or
+    needs what this host does not do.
+    """
+    plan = load_plan(binary, interfaces, exports)
+    report = {} if progress is None else {"progress": progress}
+    modules = [await cache.module(wasm, name, **report) for wasm in plan.modules]
+    try:
+        code = Code(plan, modules, Bindings(plan, interfaces))
+    except ValueError as exc:
+        raise ComponentError(f"{name}: {exc}") from exc
+    return Component(code, hashlib.sha256(binary).hexdigest())
+
+
+class Bindings:
+    """What a host gives to one plan: the functions behind its trampolines and their core types."""
+
+    def __init__(self, plan: Plan, interfaces: Interfaces) -> None:
+        self._plan = plan
+        self._interfaces = interfaces
+        self._modules = [parse_module(wasm) for wasm in plan.modules]
+        self.memories = sum(self._modules[i.module].memories for i in plan.instances)
+
+    @property
+    def memory(self) -> InstanceExport | None:
+        """The memory of a module that was never componentised."""
+        exported = "memory" in self._modules[self._plan.instances[0].module].exports
+        return InstanceExport(0, "memory") if exported else None
+
+    def function(self, call: HostCall) -> HostFunction:
+        interface = self._interfaces.find(call.interface or "$root")
+        if interface is None:
+            raise ComponentError(f"this host has no {call.interface}")
+        return interface.functions[call.name]
+
+    def core_function(self, call: CoreHost) -> CoreFunction:
+        interface = self._interfaces.core(call.module)
+        if interface is None:
+            raise ComponentError(f"this host has no {call.module}")
+        return interface.functions[call.name]
+
+    def drop(self, resource: wit.ImportedResource) -> Callable[[Any], None] | None:
+        """What to call when the last handle of a host's resource goes; None: nothing."""
+        return getattr(self._interfaces.resource(resource), "drop", None)
+
+    def import_names(self, module: int) -> list[tuple[str, str]]:
+        return [(item.module, item.name) for item in self._modules[module].imports]
+
+    def core_type(self, number: int) -> CoreSignature:
+        """Parameters and results of the core function behind a trampoline."""
+        match self._plan.trampolines[number]:
+            case HostCall(func=func):
+                return wit.core_signature(func, "lower")
+            case GuestCall(lift=lift):
+                return wit.core_signature(self._plan.lifts[lift].func, "lower")
+            case ResourceDrop():
+                return ("i32",), ()
+            case CoreHost() | Missing():
+                return self._imported_type(number)
+            case _:
+                return ("i32",), ("i32",)
+
+    def _imported_type(self, number: int) -> CoreSignature:
+        for instance in self._plan.instances:
+            imports = self._modules[instance.module].imports
+            for item, declared in zip(instance.imports, imports, strict=True):
+                if item == Trampoline(number) and isinstance(declared.type, CoreFunc):
+                    return declared.type.params, declared.type.results
+        return (), ()  # nobody imports it
+

@@ -1,0 +1,347 @@
+# Instances: one sandbox each, and the call that runs in it.
+
+cdef enum:
+    START_TICKS = 25            # 50 ms for everything that can not be suspended: start functions, allocation
+
+
+@cython.no_gc_clear
+@cython.freelist(8)
+cdef class Instance:
+    """A component instance: a store, its core instances, its handles.
+
+    Not for two calls at once. After a trap or a cancelled call it is `broken`: only `close` is allowed.
+    `context` is what host functions get as their first argument.
+    """
+    cdef edge_store_t state
+    cdef void* store
+    cdef void* store_context
+    cdef readonly Code code
+    cdef public object context
+    cdef wasmtime_instance_t* instances
+    cdef wasmtime_extern_t* slots
+    cdef uint8_t* known         # which slots have been looked up
+    cdef readonly tuple tables
+    cdef object cause           # the exception of a host function, on its way to the caller
+    cdef readonly object waiting
+    cdef object outcome
+    cdef bint failed
+    cdef readonly bint broken
+    cdef bint busy
+
+    @staticmethod
+    def create(Code code, object context, int64_t memory_limit) -> Instance:
+        """Instantiates. `memory_limit`: bytes of all memories together; one of n memories gets an nth.
+
+        Raises Trap when a start function traps, MemoryError when the pool has no place or a memory is larger
+        than the limit to begin with.
+        """
+        cdef Instance self = Instance.__new__(Instance)
+        global live_stores
+        self.code = code
+        self.context = context
+        self.store = capi.wasmtime_store_new(code.engine.engine, <void*>self, NULL)
+        self.store_context = capi.wasmtime_store_context(self.store)
+        live_stores += 1
+        capi.wasmtime_store_limiter(
+            self.store, memory_limit // max(1, code.memories), code.engine.options.table_elements, -1, -1, -1)
+        capi.wasmtime_store_epoch_deadline_callback(self.store, edge_on_epoch, &self.state, NULL)
+        capi.wasmtime_context_set_epoch_deadline(self.store_context, START_TICKS)
+        self.tables = tuple([Table(code, component) for component in range(code.plan.components)])
+        self.instances = <wasmtime_instance_t*>calloc(code.instance_count + 1, sizeof(wasmtime_instance_t))
+        self.slots = <wasmtime_extern_t*>malloc((code.slot_count + 1) * sizeof(wasmtime_extern_t))
+        self.known = <uint8_t*>calloc(code.slot_count + 1, 1)
+        edge_ticker_enter(code.engine.ticker)
+        try:
+            self.link()
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            edge_ticker_leave(code.engine.ticker)
+        return self
+
+    cdef int link(self) except -1:
+        cdef StepCode step
+        cdef Py_ssize_t number = 0
+        cdef void* error
+        cdef void* trap
+        for step in self.code.steps:
+            trap = NULL
+            if step.pre != NULL:
+                error = capi.wasmtime_instance_pre_instantiate(
+                    step.pre, self.store_context, &self.instances[number], &trap)
+                self.check(error, trap)
+            else:
+                self.link_array(step, &self.instances[number])
+            number += 1
+        for slot in self.code.initializers:
+            self.enter(slot, NULL, 0)
+        return 0
+
+    cdef int link_array(self, StepCode step, wasmtime_instance_t* instance) except -1:
+        cdef wasmtime_extern_t* items = <wasmtime_extern_t*>malloc((step.count + 1) * sizeof(wasmtime_extern_t))
+        cdef Py_ssize_t index
+        cdef void* trap = NULL
+        cdef void* error
+        try:
+            for index in range(step.count):
+                if step.sources[index] < 0:
+                    self.imported(-1 - step.sources[index], &items[index])
+                else:
+                    items[index] = self.slot(step.sources[index])[0]
+            error = capi.wasmtime_instance_new(
+                self.store_context, step.module.module, items, step.count, instance, &trap)
+            return self.check(error, trap)
+        finally:
+            free(items)
+
+    cdef int imported(self, int number, wasmtime_extern_t* item) except -1:
+        cdef bytes name = str(number).encode()
+        if not capi.wasmtime_linker_get(self.code.linker, self.store_context, b"edge", 4, name, len(name), item):
+            raise SystemError(f"import {number} is not linked")
+        return 0
+
+    cdef wasmtime_extern_t* slot(self, int number) except NULL:
+        cdef bytes name
+        cdef int instance
+        if not self.known[number]:
+            instance, name = self.code.slot_names[number]
+            if not capi.wasmtime_instance_export_get(
+                    self.store_context, &self.instances[instance], PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name),
+                    &self.slots[number]):
+                raise Trap(f"a core module lacks its export {name.decode()}")
+            self.known[number] = 1
+        return &self.slots[number]
+
+    cdef int check(self, void* error, void* trap) except -1:
+        """Raises what ended a call into the guest: a host function's exception, or the guest's own trap."""
+        if error == NULL and trap == NULL:
+            return 0
+        message = take_error(error, trap)
+        self.broken = True
+        cause, self.cause = self.cause, None
+        if cause is not None:
+            raise cause
+        if "pool" in message or "concurrent" in message or "exceeds memory limits" in message:
+            raise MemoryError(message)
+        raise Trap(message)
+
+    cdef int enter(self, int slot, wasmtime_val_raw_t* raw, size_t count) except -1:
+        """Calls a core function of the guest, nested in whatever runs now."""
+        cdef void* trap = NULL
+        cdef wasmtime_extern_t* item = self.slot(slot)
+        cdef void* error = capi.wasmtime_func_call_unchecked(self.store_context, &item.of.func, raw, count, &trap)
+        return self.check(error, trap)
+
+    cdef int destroy(self, Table table, int type, uint32_t rep) except -1:
+        """Runs a guest's destructor."""
+        cdef wasmtime_val_raw_t raw[1]
+        cdef int slot = self.code.destructors[type]
+        cdef Table definer
+        if slot < 0:
+            return 0
+        definer = <Table>self.tables[self.code.definers[type]]
+        if definer is not table:
+            enter_component(definer)
+        raw[0].u64 = rep
+        self.enter(slot, raw, 1)
+        if definer is not table:
+            definer.entered = False
+        return 0
+
+    cdef object suspend(self, object awaitable, bint failable):
+        """Waits, on the fiber, until `resume` brings the outcome of `awaitable`.
+
+        An Err is returned as a value when the function has a result for it.
+        """
+        cdef wasmtime_extern_t wait
+        cdef void* trap = NULL
+        cdef void* error
+        if not self.state.on_fiber:
+            awaitable.close()
+            raise Trap("the guest may not wait here: its start function or its allocator called a function that blocks")
+        if not capi.wasmtime_linker_get(self.code.linker, self.store_context, b"edge", 4, b"wait", 4, &wait):
+            awaitable.close()
+            raise SystemError("wait is not linked")
+        self.waiting = awaitable
+        self.state.ready = 0
+        error = capi.wasmtime_func_call_unchecked(self.store_context, &wait.of.func, NULL, 0, &trap)
+        self.waiting = None
+        if error != NULL or trap != NULL:
+            take_error(error, trap)
+            raise Trap("cancelled")
+        outcome, self.outcome = self.outcome, None
+        if self.failed and not (failable and isinstance(outcome, Err)):
+            raise outcome
+        return outcome
+
+    def export(self, str name) -> int:
+        """The number of an exported function. Raises KeyError."""
+        return self.code.plan.exports[name]
+
+    def call(self, int export, args) -> Call:
+        """Begins a call of an exported function; nothing runs before `Call.poll`.
+
+        Arguments that need the guest's memory are written now, within 50 ms of guest time.
+        """
+        cdef Call call = Call.__new__(Call)
+        if self.broken or self.busy or self.store == NULL:
+            raise RuntimeError("the instance is broken, busy or closed")
+        call.begin(self, self.code.lift(export), args)
+        return call
+
+    @property
+    def handles(self) -> int:
+        """Live handles of all component instances; 0 is what a clean invocation leaves."""
+        return sum([(<Table>table).live for table in self.tables])
+
+    def close(self) -> None:
+        """Ends the instance: drops what it owned, frees the store. Idempotent; not during a call."""
+        global live_stores
+        cdef Table table
+        if self.store == NULL:
+            return
+        if self.busy:
+            raise RuntimeError("a call is running: close it first")
+        store, self.store = <uint64_t>self.store, NULL
+        try:
+            for table in reversed(self.tables):
+                table.clear()
+        finally:
+            self.context = None
+            capi.wasmtime_store_delete(<void*><uint64_t>store)
+            live_stores -= 1
+
+    def __dealloc__(self):
+        global live_stores
+        if self.store != NULL:
+            capi.wasmtime_store_delete(self.store)
+            live_stores -= 1
+        free(self.instances)
+        free(self.slots)
+        free(self.known)
+
+
+@cython.no_gc_clear
+@cython.freelist(8)
+cdef class Call:
+    """One call of an exported function, on a fiber of its own.
+
+    poll() -> True: it ended, `result` holds the value; raises what ended it otherwise. False: either
+    `waiting` is an awaitable whose outcome `resume` or `fail` must bring before the next poll, or it is None
+    and the guest used up its time slice. Always `close`.
+    """
+    cdef Instance instance
+    cdef LiftCode lift
+    cdef void* future
+    cdef void* trap
+    cdef void* error
+    cdef wasmtime_val_t args[MAX_FLAT]
+    cdef wasmtime_val_t results[1]
+    cdef wasmtime_func_t function
+    cdef bint polling
+    cdef readonly object result
+
+    cdef int begin(self, Instance instance, LiftCode lift, args) except -1:
+        cdef cx_t cx
+        cdef wasmtime_val_raw_t raw[MAX_FLAT]
+        cdef Signature signature = lift.signature
+        cdef int index
+        global live_calls
+        memset(raw, 0, sizeof(raw))
+        self.instance = instance
+        self.lift = lift
+        capi.wasmtime_context_set_epoch_deadline(instance.store_context, START_TICKS)
+        open_side(&cx, instance, lift.options)
+        enter_component(<Table>cx.table)
+        instance.broken = True              # until the call has ended well
+        signature.lower_params(&cx, args, raw)
+        kinds = lift.kinds
+        for index in range(len(kinds)):
+            self.args[index].kind = kinds[index]
+            self.args[index].of.u64 = raw[index].u64
+        self.function = instance.slot(lift.core).of.func
+        self.future = capi.wasmtime_func_call_async(
+            instance.store_context, &self.function, self.args, len(kinds), self.results, lift.result_count,
+            &self.trap, &self.error)
+        instance.busy = True
+        live_calls += 1
+        return 0
+
+    @property
+    def waiting(self) -> object:
+        return self.instance.waiting
+
+    def poll(self) -> bool:
+        cdef Instance instance = self.instance
+        cdef edge_ticker_t* ticker = instance.code.engine.ticker
+        cdef bint done
+        if self.future == NULL or self.polling:
+            raise RuntimeError("the call has ended, or is being polled")
+        instance.state.yielded = 0
+        instance.state.on_fiber = 1
+        capi.wasmtime_context_set_epoch_deadline(instance.store_context, EDGE_SLICE_TICKS)
+        self.polling = True
+        edge_ticker_enter(ticker)
+        done = capi.wasmtime_call_future_poll(self.future)
+        edge_ticker_leave(ticker)
+        self.polling = False
+        instance.state.on_fiber = 0
+        if done:
+            self.finish()
+        return done
+
+    cdef int finish(self) except -1:
+        cdef Instance instance = self.instance
+        cdef wasmtime_val_raw_t raw[1]
+        cdef cx_t cx
+        self.drop_future()
+        error, self.error = <uint64_t>self.error, NULL
+        trap, self.trap = <uint64_t>self.trap, NULL
+        instance.check(<void*><uint64_t>error, <void*><uint64_t>trap)
+        raw[0].u64 = self.results[0].of.u64
+        capi.wasmtime_context_set_epoch_deadline(instance.store_context, START_TICKS)
+        open_side(&cx, instance, self.lift.options)
+        self.result = self.lift.signature.lift_result(&cx, raw)
+        raw[0].u64 = self.results[0].of.u64
+        self.lift.finish(instance, raw)
+        instance.broken = False
+        return 0
+
+    def resume(self, value) -> None:
+        """Brings the outcome of `waiting`."""
+        self.instance.outcome = value
+        self.instance.failed = False
+        self.instance.state.ready = 1
+
+    def fail(self, error) -> None:
+        """Brings the exception that `waiting` ended with."""
+        self.instance.outcome = error
+        self.instance.failed = True
+        self.instance.state.ready = 1
+
+    cdef int drop_future(self) except -1:
+        global live_calls
+        if self.future == NULL:
+            return 0
+        future, self.future = <uint64_t>self.future, NULL
+        # An unfinished fiber is unwound in here: host frames on it see a failed call and clean up.
+        capi.wasmtime_call_future_delete(<void*><uint64_t>future)
+        self.instance.busy = False
+        live_calls -= 1
+        return 0
+
+    def close(self) -> None:
+        """Ends the call if it has not ended: the guest is stopped where it is. Idempotent."""
+        if self.polling:
+            raise RuntimeError("a call can not be closed from inside")
+        waiting = self.instance.waiting
+        self.drop_future()
+        if waiting is not None:
+            waiting.close()
+        if self.error != NULL or self.trap != NULL:
+            take_error(self.error, self.trap)
+            self.error = self.trap = NULL
+
+    def __dealloc__(self):
+        self.drop_future()
