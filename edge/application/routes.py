@@ -138,7 +138,9 @@ class Router(Generic[T]):
             return None
         route, target, names, rest = self._found[found.lastindex]
         info = _path_info(found[rest] or "", path) if route.wildcard else ""
-        return Match(route, target, info, tuple([found[name] for name in names]))
+        # without the test, an empty tuple would cost as much as the search
+        values = tuple([found[name] for name in names]) if names else ()
+        return Match(route, target, info, values)
 
 
 def _path_info(rest: str, path: str) -> str:
