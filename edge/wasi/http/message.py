@@ -34,6 +34,7 @@ class Request:
     headers: Headers
     body: Body
     client: str  # "ip:port"
+    depth: int = 0  # components that wait for this answer, each called by the one before it
 
 
 class Reply(Sink, Protocol):
@@ -42,7 +43,9 @@ class Reply(Sink, Protocol):
     The one who calls need not flush: the head may be held back until the first body byte, `finish`
     or the end of the current turn of the loop, so that a small reply is one write with a
     Content-Length. Whoever implements it frames the body as the headers given to `start` say
-    (Content-Length kept, else chunked or until close) and leaves out the body of a HEAD request.
+    (Content-Length kept, else chunked or until close), and leaves out the body where HTTP has none
+    (the answer to HEAD, 204, 304). One write after `start` may be larger than `writable()`: what a
+    guest wrote before, at most 1 MiB.
     """
 
     @property
@@ -50,7 +53,7 @@ class Reply(Sink, Protocol):
         """`start` was called: the status can no longer change."""
 
     def start(self, status: int, headers: Headers) -> None:
-        """Send the head. Once only, 200 ≤ status ≤ 999. Informational heads are not supported."""
+        """Send the head. Once only, 200 ≤ status ≤ 999: there are no informational heads."""
 
     def finish(self, trailers: Headers | None = None) -> None:
         """The reply is complete. Idempotent. Trailers are dropped where the transport has none."""
@@ -90,13 +93,16 @@ class LocalReply:
 
     @property
     def decided(self) -> bool:
-        """`head()` would not wait."""
+        """The status is known, or there will be none (see `error`)."""
         return self.status != 0 or self.body.ended
+
+    async def wait_decided(self) -> None:
+        while not self.decided:
+            await self._head.wait()
 
     async def head(self) -> tuple[int, Headers]:
         """Status and headers. Raises what the reply was aborted with before its start."""
-        while not self.decided:
-            await self._head.wait()
+        await self.wait_decided()
         if not self.status:
             raise self.body.error or ConnectionAbortedError("no reply")
         return self.status, self.headers
