@@ -1,0 +1,38 @@
+"""The WASI host: 0.2 in all its patch versions, and preview 1 over the same parts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edge.engine.host import CoreInterface, Interface
+
+
+def interfaces() -> tuple[Interface | CoreInterface, ...]:
+    """Every interface this host has, one a line."""
+    # Not at the top: whoever needs only the byte streams would load all of WASI with them.
+    from edge.wasi import cli, clocks, filesystem, io, poll, preview1, random
+
+    return (
+        io.ERROR,
+        io.STREAMS,
+        poll.POLL,
+        clocks.MONOTONIC_CLOCK,
+        clocks.WALL_CLOCK,
+        random.RANDOM,
+        random.INSECURE,
+        random.INSECURE_SEED,
+        cli.ENVIRONMENT,
+        cli.EXIT,
+        cli.STDIN,
+        cli.STDOUT,
+        cli.STDERR,
+        cli.TERMINAL_INPUT,
+        cli.TERMINAL_OUTPUT,
+        cli.TERMINAL_STDIN,
+        cli.TERMINAL_STDOUT,
+        cli.TERMINAL_STDERR,
+        filesystem.TYPES,
+        filesystem.PREOPENS,
+        preview1.interface(),
+    )

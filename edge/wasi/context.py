@@ -1,0 +1,79 @@
+"""What one invocation may reach: the object every host function gets. Grants nothing by default."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from edge.wasi.io import SharedSource
+from edge.wasi.pipe import BytesSource, NullSink, Sink, Source
+
+if TYPE_CHECKING:
+    # Made when a guest asks for them: most never do.
+    from edge.wasi.preview1.table import Table
+    from edge.wasi.scratch import ScratchDirectory
+    from edge.wasi.tree import Tree
+
+__all__ = ["Context"]
+
+
+class Context:
+    """The grants and the state of one invocation.
+
+    `tree`: read-only files, preopened as `/`; `scratch`: bytes of writable files in memory,
+    preopened as `/tmp` when not 0; `now`: nanoseconds since 1970; `random`: that many random bytes;
+    `outbound`: what may be reached over the network, None: nothing. `close` frees what guests of
+    preview 1 left open: whoever builds a context calls it.
+    """
+
+    __slots__ = (
+        "arguments",
+        "directory",
+        "environ",
+        "now",
+        "outbound",
+        "random",
+        "scratch",
+        "scratch_root",
+        "stderr",
+        "stdin",
+        "stdout",
+        "table",
+        "tree",
+    )
+
+    def __init__(
+        self,
+        *,
+        environ: Sequence[tuple[str, str]] = (),
+        arguments: Sequence[str] = (),
+        directory: str | None = None,
+        stdin: Source | None = None,
+        stdout: Sink | None = None,
+        stderr: Sink | None = None,
+        tree: Tree | None = None,
+        scratch: int = 0,
+        now: Callable[[], int] = time.time_ns,
+        random: Callable[[int], bytes] = os.urandom,
+        outbound: Any = None,
+    ) -> None:
+        self.environ = environ
+        self.arguments = arguments
+        self.directory = directory
+        self.stdin = SharedSource(BytesSource() if stdin is None else stdin)
+        self.stdout: Sink = NullSink() if stdout is None else stdout
+        self.stderr: Sink = NullSink() if stderr is None else stderr
+        self.tree = tree
+        self.scratch = scratch
+        self.scratch_root: ScratchDirectory | None = None  # made when it is first asked for
+        self.now = now
+        self.random = random
+        self.outbound = outbound
+        self.table: Table | None = None
+
+    def close(self) -> None:
+        if self.table is not None:
+            self.table.close()
+            self.table = None
