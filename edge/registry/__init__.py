@@ -1,0 +1,1 @@
+"""Where applications come from: directories, single Wasm files, OCI registries."""

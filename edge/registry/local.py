@@ -1,0 +1,195 @@
+"""Applications on this machine: a directory with spin.toml, a spin.toml, or a single Wasm file."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.application import manifest
+from edge.application.fields import Where
+from edge.application.model import (
+    Application,
+    Component,
+    HttpTrigger,
+    PackageSource,
+    PathSource,
+    UrlSource,
+    Wagi,
+)
+from edge.application.routes import Route
+from edge.errors import BundleError, ConfigError
+from edge.registry import wasm
+from edge.registry.atomic import write_file
+from edge.registry.files import MountedFile, mounted_files, watched_places
+
+__all__ = ["Fetch", "LocalApplication", "load"]
+
+# No component in use is near it; a server that sends without end is stopped by it.
+MAX_WASM = 512 << 20
+
+# (url, limit in bytes) -> body; raises PullError
+Fetch = Callable[[str, int], Awaitable[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalApplication:
+    """An application whose every part is present on this machine."""
+
+    application: Application
+    sources: Mapping[str, Path]  # component -> its Wasm binary
+    files: Mapping[str, tuple[MountedFile, ...]]  # component -> what its guest may read
+    watched: tuple[Path, ...]  # a change to one of these, or below it, may change the application
+
+
+async def load(
+    path: Path, *, state_dir: Path, fetch: Fetch, profile: str | None = None
+) -> LocalApplication:
+    """Loads what `path` names. Mistakes are ConfigErrors or ComponentErrors with a place.
+
+    Binaries from URLs come from `state_dir`, or by `fetch` and then stay there, by their digest.
+    """
+    found = await asyncio.to_thread(_read, path, profile)
+    sources: dict[str, Path] = {}
+    for id, component in found.application.components.items():
+        where = found.where.key("component").key(id)
+        sources[id] = await _source(component, found.root, where, state_dir, fetch)
+    return await asyncio.to_thread(_complete, found, sources)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    application: Application
+    root: Path
+    where: Where
+    manifest: Path | None
+
+
+def _read(path: Path, profile: str | None) -> _Found:
+    if path.is_dir():
+        path = path / "spin.toml"
+        if not path.exists():
+            raise ConfigError(
+                f"{path.parent}: has no spin.toml",
+                hint="name a directory with a spin.toml, or a .wasm file",
+            )
+    data = _bytes(path)
+    if path.suffix == ".toml":
+        return _from_manifest(path, data, profile)
+    return _from_binary(path, data)
+
+
+def _bytes(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path}: is not a file")
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file or directory") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+
+
+def _from_manifest(path: Path, data: bytes, profile: str | None) -> _Found:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text") from None
+    application = manifest.read(text, file=str(path), profile=profile)
+    return _Found(application, path.absolute().parent, Where(str(path)), path)
+
+
+def _from_binary(path: Path, binary: bytes) -> _Found:
+    """One component on "/...": it handles requests itself, or is a command run by Wagi."""
+    command = wasm.handler(binary, str(path)) is wasm.Handler.COMMAND
+    id = _component_id(path.stem)
+    trigger = HttpTrigger(
+        id=f"{id}-http-trigger",
+        route=Route.parse("/..."),
+        component=id,
+        wagi=Wagi() if command else None,
+    )
+    component = Component(id, PathSource(str(path.absolute())))
+    application = Application(path.stem, components={id: component}, http=(trigger,))
+    return _Found(application, path.absolute().parent, Where(str(path)), None)
+
+
+def _component_id(stem: str) -> str:
+    words = re.findall("[a-z0-9]+", stem.lower())
+    return "-".join(word if word[0].isalpha() else f"x{word}" for word in words) or "component"
+
+
+async def _source(
+    component: Component, root: Path, where: Where, state_dir: Path, fetch: Fetch
+) -> Path:
+    if component.dependencies:
+        raise where.key("dependencies").error(
+            "composing a component with its dependencies is not supported",
+            "compose them into one file, as with `wac plug`, and use that as its source",
+        )
+    match component.source:
+        case PathSource(path):
+            return root / path
+        case UrlSource(url, digest):
+            return await _downloaded(url, digest, state_dir, fetch)
+        case PackageSource(package):
+            raise where.key("source").error(
+                f"packages from a registry are not supported: {package}",
+                "download it and name the file, or give its url and digest",
+            )
+
+
+async def _downloaded(url: str, digest: str, state_dir: Path, fetch: Fetch) -> Path:
+    kept = state_dir / "blobs" / "sha256" / digest.removeprefix("sha256:")
+    if await asyncio.to_thread(_holds, kept, digest):
+        return kept
+    data = await fetch(url, MAX_WASM)
+    actual = await asyncio.to_thread(_digest, data)
+    if actual != digest:
+        raise BundleError(
+            f"{url}: its digest is {actual}, not {digest}",
+            hint="the file has changed on the server, or the digest was copied wrongly",
+        )
+    await asyncio.to_thread(write_file, kept, data)
+    return kept
+
+
+def _digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _holds(path: Path, digest: str) -> bool:
+    # Hashed each time: a bad disk is noticed here and the file is fetched anew.
+    try:
+        return _digest(path.read_bytes()) == digest
+    except FileNotFoundError:
+        return False
+
+
+def _complete(found: _Found, sources: Mapping[str, Path]) -> LocalApplication:
+    watched = [found.manifest] if found.manifest else []
+    files: dict[str, tuple[MountedFile, ...]] = {}
+    for id, component in found.application.components.items():
+        where = found.where.key("component").key(id)
+        _check_binary(component, sources[id], where.key("source"))
+        files[id] = mounted_files(component, found.root, where)
+        if isinstance(component.source, PathSource):
+            watched.append(sources[id])
+        watched += watched_places(component, found.root)
+    return LocalApplication(found.application, dict(sources), files, tuple(dict.fromkeys(watched)))
+
+
+def _check_binary(component: Component, path: Path, where: Where) -> None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(wasm.HEADER)
+    except FileNotFoundError:
+        build = component.build
+        hint = f"build it: {build.commands[0]}" if build and build.commands else None
+        raise where.error(f"{path} does not exist", hint) from None
+    except OSError as error:
+        raise where.error(f"{path}: {error.strerror}") from error
+    wasm.kind(head, f"{where}: {path}")
