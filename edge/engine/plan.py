@@ -118,7 +118,7 @@ class CoreHost:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """An import that nobody provides: traps when called. The module that imports it has its type."""
+    """An import that nobody provides: traps when called. The importing module has its type."""
 
     module: str
     name: str

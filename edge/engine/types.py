@@ -15,6 +15,8 @@ MAX_FLAT_PARAMS = 16
 MAX_FLAT_RESULTS = 1
 
 CoreType = Literal["i32", "i64", "f32", "f64"]
+CoreSignature = tuple[tuple[CoreType, ...], tuple[CoreType, ...]]  # parameters, results
+Direction = Literal["lift", "lower"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,19 +235,98 @@ def flatten(type_: Type) -> tuple[CoreType, ...]:
             return ("i32", *_join(flatten(p) for p in cases(type_) if p is not None))
 
 
-def core_signature(
-    func: Func, direction: Literal["lift", "lower"]
-) -> tuple[tuple[CoreType, ...], tuple[CoreType, ...]]:
+def flat_count(type_: Type) -> int:
+    """How many core values `flatten` gives, without making them."""
+    match type_:
+        case Primitive("string") | List():
+            return 2
+        case Primitive() | Own() | Borrow() | Flags():
+            return 1
+        case Record() | Tuple():
+            return sum(map(flat_count, _parts(type_)))
+        case _:
+            return 1 + max(flat_count(p) if p is not None else 0 for p in cases(type_))
+
+
+def core_signature(func: Func, direction: Direction) -> CoreSignature:
     """Parameters and results of the core function behind a lifted or lowered function."""
-    params = tuple(core for _, type_ in func.params for core in flatten(type_))
-    results = flatten(func.result) if func.result is not None else ()
-    if len(params) > MAX_FLAT_PARAMS:
-        params = ("i32",)
-    if len(results) > MAX_FLAT_RESULTS:
-        if direction == "lower":
-            return (*params, "i32"), ()
-        results = ("i32",)
+    params: tuple[CoreType, ...] = ("i32",)
+    results: tuple[CoreType, ...] = ()
+    if not spills_params(func):
+        params = tuple(core for _, type_ in func.params for core in flatten(type_))
+    if spills_result(func):
+        return (params, ("i32",)) if direction == "lift" else ((*params, "i32"), ())
+    if func.result is not None:
+        results = flatten(func.result)
     return params, results
+
+
+def spills_params(func: Func) -> bool:
+    """Whether the parameters are too many to pass without memory."""
+    return sum(flat_count(type_) for _, type_ in func.params) > MAX_FLAT_PARAMS
+
+
+def spills_result(func: Func) -> bool:
+    """Whether the result is too large to pass without memory."""
+    return func.result is not None and flat_count(func.result) > MAX_FLAT_RESULTS
+
+
+def has_pointers(type_: Type) -> bool:
+    """Whether a value keeps parts elsewhere in memory: a string or a list is in it."""
+    match type_:
+        case Primitive(name):
+            return name == "string"
+        case List():
+            return True
+        case Record() | Tuple():
+            return any(map(has_pointers, _parts(type_)))
+        case Own() | Borrow() | Flags():
+            return False
+        case _:
+            return any(p is not None and has_pointers(p) for p in cases(type_))
+
+
+def spell(type_: Type) -> str:
+    """A type as WIT writes it; what WIT can only name (a record, a variant, …) with its parts."""
+    match type_:
+        case Primitive(name):
+            return name
+        case List(element):
+            return f"list<{spell(element)}>"
+        case Option(payload):
+            return f"option<{spell(payload)}>"
+        case Tuple(elements):
+            return f"tuple<{', '.join(map(spell, elements))}>"
+        case Result(ok, err):
+            return f"result<{_payload(ok)}, {_payload(err)}>"
+        case Record(fields):
+            return f"record {{{', '.join(f'{name}: {spell(t)}' for name, t in fields)}}}"
+        case Variant(named):
+            return f"variant {{{', '.join(_case(*case) for case in named)}}}"
+        case Enum(names) | Flags(names):
+            return f"{type(type_).__name__.lower()} {{{', '.join(names)}}}"
+        case Own(resource) | Borrow(resource):
+            return f"{type(type_).__name__.lower()}<{_resource(resource)}>"
+
+
+def spell_func(func: Func) -> str:
+    """A function type as WIT writes it."""
+    params = ", ".join(f"{name}: {spell(type_)}" for name, type_ in func.params)
+    return f"func({params})" + (f" -> {spell(func.result)}" if func.result is not None else "")
+
+
+def _payload(type_: Type | None) -> str:
+    return "_" if type_ is None else spell(type_)
+
+
+def _case(name: str, payload: Type | None) -> str:
+    return name if payload is None else f"{name}({spell(payload)})"
+
+
+def _resource(resource: Resource) -> str:
+    if isinstance(resource, DefinedResource):
+        return f"resource {resource.id}"
+    return f"{resource.interface}.{resource.name}"
 
 
 def _parts(type_: Record | Tuple) -> tuple[Type, ...]:
