@@ -180,8 +180,9 @@ def javascript_component(source: Path, output: Path) -> None:
             for name in ("package.json", "package-lock.json", "componentize.mjs"):
                 shutil.copyfile(packages / name, modules / name)
             npm = node / "lib/node_modules/npm/bin/npm-cli.js"
+            # Not `ci`: it insists on optional packages of other platforms that no registry had.
             quiet = ("--no-audit", "--no-fund", "--loglevel=error")
-            run(node / "bin/node", npm, "ci", *quiet, cwd=modules)
+            run(node / "bin/node", npm, "install", *quiet, cwd=modules)
             stamp.write_text(lock)
     run(node / "bin/node", "componentize.mjs", source, wit(), "guest", output, cwd=modules)
 
