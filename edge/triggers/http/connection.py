@@ -1,0 +1,434 @@
+"""One client's connection: its requests one after the other, each handed to the handler.
+
+Knows sockets, deadlines and back-pressure; parsing is the parser's, framing of replies the reply's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from edge.errors import EdgeError, Overloaded
+from edge.triggers.http.deadlines import NEVER
+from edge.triggers.http.failure import Refused
+from edge.triggers.http.parser import BODY, DONE, HEAD, RequestParser
+from edge.triggers.http.reply import ROOM, Reply
+from edge.wasi.http.message import Request
+from edge.wasi.pipe import CAPACITY, Pipe
+
+if TYPE_CHECKING:
+    from edge.triggers.http.server import HttpServer
+
+log = logging.getLogger(__name__)
+
+# SO_LINGER on, for 0 s: closing resets the connection, which no client takes for a clean end.
+_RESET: Final = struct.pack("ii", 1, 0)
+
+
+class _AwaitedBody(Pipe):
+    """The body of a client that waits for "100 Continue": the first read invites it."""
+
+    __slots__ = ("_invite",)
+
+    def __init__(self, on_writable: Callable[[], None], invite: Callable[[], None]) -> None:
+        super().__init__(CAPACITY, on_writable)
+        self._invite: Callable[[], None] | None = invite
+
+    def read_nowait(self, n: int) -> bytes:
+        self._ask()
+        return super().read_nowait(n)
+
+    async def wait_readable(self) -> None:
+        self._ask()
+        await super().wait_readable()
+
+    def _ask(self) -> None:
+        if self._invite is not None:
+            self._invite()
+            self._invite = None
+
+
+class Connection(asyncio.BufferedProtocol):
+    """An asyncio protocol; also the Wire of its replies, and Watched by the server's deadlines."""
+
+    def __init__(self, server: HttpServer) -> None:
+        self._server = server
+        self._settings = server.settings
+        self._loop = server.loop
+        self._parser = RequestParser(server.settings)
+        self.input_by = self.output_by = NEVER
+        self._input = b""  # what was received; parsed up to _at
+        self._at = 0
+        self._dispatching = False  # the handler is on the stack
+        self._reading = True
+        self._congested = False
+        self._at_eof = False
+        self._closing = False
+        self._unsent = 0  # when the client last took something
+        self._keep = True  # the connection, after the current reply
+        self._task: asyncio.Task[None] | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """What belongs to one request."""
+        self._reply: Reply | None = None  # from the end of the head on
+        self._begun = False  # something of the head is there
+        self._expecting = False  # the client waits for "100 Continue"
+        self._skipping = False  # the reply is complete, the request is not
+        self._allowance: int | None = None  # how much may come of a body that nobody reads
+
+    # From asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=ROOM - 1, low=ROOM // 4)
+        self._client = _address(transport.get_extra_info("peername"))
+        self._local = _address(transport.get_extra_info("sockname"))
+        self._scheme = "https" if transport.get_extra_info("sslcontext") else "http"
+        crowd = len(self._server.connections)
+        if self._server.draining or crowd >= 2 * self._settings.max_connections:
+            self.cut()
+            return
+        self._server.connections.add(self)
+        self._wait(self._settings.idle_timeout)
+        if crowd >= self._settings.max_connections:
+            self._refuse(Overloaded("too many connections"))
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._server.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = self._server.buffer[:nbytes].tobytes()
+        if self._closing:
+            self._discard(nbytes)
+            return
+        if self._at < len(self._input):
+            data = self._input[self._at :] + data
+        self._input, self._at = data, 0
+        self._read()
+
+    def eof_received(self) -> bool:
+        self._at_eof = True
+        unanswered = self._parser.phase is DONE or self._at < len(self._input)
+        if self._closing or self._scheme == "https" or not unanswered:
+            self._bound_output()
+            return False
+        self._wait(self._settings.half_closed_timeout)
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        self._server.connections.discard(self)
+        error = ConnectionResetError("the client is gone")
+        if self._parser.body is not None:
+            self._parser.body.abort(error)
+        if self._reply is not None and not self._reply.finished:
+            self._reply.lost(error)
+            if self._task is not None:
+                self._task.cancel()
+        self._reply = self._task = None
+        self._parser.close()
+
+    def pause_writing(self) -> None:
+        self._congested = True
+        self._bound_output()
+
+    def resume_writing(self) -> None:
+        self._congested = False
+        self.output_by = NEVER
+        if self._reply is not None:
+            self._reply.wake()
+
+    # Requests
+
+    def _read(self) -> None:
+        """Parse what was received, up to the end of one request."""
+        parser, data, at = self._parser, self._input, self._at
+        try:
+            while at < len(data) and parser.phase is not DONE:
+                at = parser.feed(data, at)
+                if parser.phase is BODY and parser.body is None:
+                    self._begin_body()
+        except Refused as refusal:
+            self._refuse(refusal)
+            return
+        self._at = at
+        if self._reply is None and parser.phase is not HEAD:
+            self._dispatch()
+        self._settle()
+
+    def _begin_body(self) -> None:
+        if self._parser.expects:
+            self._expecting = True
+            self._parser.body = _AwaitedBody(self._flow, self._invite)
+        else:
+            self._parser.body = Pipe(CAPACITY, self._flow)
+
+    def _invite(self) -> None:
+        """The body is wanted. A final status that left already invites it as well."""
+        if self._expecting and not self._closing and not self._parser.received:
+            self._expecting = False
+            if self._keep:
+                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._flow()
+
+    def _dispatch(self) -> None:
+        parser = self._parser
+        self._keep = parser.keep_alive
+        reply = self._reply = Reply(self, parser.method, old=parser.old)
+        request = Request(
+            parser.method,
+            self._scheme,
+            parser.authority or self._local,
+            parser.target,
+            parser.headers,
+            self._server.no_body if parser.body is None else parser.body,
+            self._client,
+        )
+        self._dispatching = True
+        try:
+            work = self._server.handler(request, reply)
+            if work is not None:
+                self._run(work, reply)
+            elif not reply.finished:
+                self._failed(reply, RuntimeError("the handler returned without a reply"))
+        except Exception as error:
+            self._failed(reply, error)
+        finally:
+            self._dispatching = False
+
+    def _run(self, work: Coroutine[Any, Any, None], reply: Reply) -> None:
+        task = self._server.spawn(work)
+        task.add_done_callback(partial(self._ran, reply))
+        if not reply.finished:
+            self._task = task
+            if reply.started:
+                self._loop.call_soon(reply.turn_over)
+
+    def _ran(self, reply: Reply, task: asyncio.Task[None]) -> None:
+        error = Overloaded("cancelled") if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self._failed(reply, error)
+        elif not reply.finished:
+            self._failed(reply, RuntimeError("the handler ended without a reply"))
+
+    def _failed(self, reply: Reply, error: Exception) -> None:
+        if not isinstance(error, EdgeError):
+            log.error("http: the handler failed: %s", error, exc_info=error)
+        reply.abort(error)
+
+    def _refuse(self, error: Refused | Overloaded) -> None:
+        """What came cannot be served, and what follows it cannot be told apart from it."""
+        self._keep = False
+        if self._parser.body is not None:
+            self._parser.body.abort(error)
+        if self._reply is None:
+            self._reply = Reply(self, self._parser.method, old=self._parser.old)
+        if self._task is not None:
+            self._task.cancel()
+        self._reply.abort(error)
+        self._linger()
+
+    # What comes next
+
+    def _settle(self) -> None:
+        """More was received, or the reply is complete."""
+        if self._closing:
+            return
+        if self._reply is None:
+            if not self._begun:
+                self._begun = True
+                self._wait(self._settings.head_timeout)
+        elif self._reply.finished:
+            self._answered()
+        else:
+            self._flow()
+
+    def _answered(self) -> None:
+        self._task = None
+        if not self._keep:
+            self._linger()
+        elif self._parser.phase is DONE:
+            self._next()
+        else:
+            self._skip_body()
+
+    def _next(self) -> None:
+        self._parser.reset()
+        self._forget()
+        if self._at < len(self._input):
+            # Pipelined: other connections have their turn first.
+            self.input_by = NEVER
+            self._loop.call_soon(self._continue)
+        elif self._at_eof or self._server.draining:
+            self._close()
+        else:
+            self._wait(self._settings.idle_timeout)
+            self._read_on(wanted=True)
+
+    def _continue(self) -> None:
+        if not self._closing:
+            self._read()
+
+    def _skip_body(self) -> None:
+        """The reply left before all of the request came. A bounded rest of it may still come."""
+        if not self._skipping:
+            self._skipping = True
+            if self._parser.body is not None:
+                self._parser.body.close()
+            self._wait(self._settings.drain_timeout)
+        if self._in_vain():
+            self._read_on(wanted=True)
+        else:
+            self._linger()
+
+    def _flow(self) -> None:
+        """Read on while there is room for what comes. Called whenever that may have changed."""
+        body = self._parser.body
+        if self._parser.phase is not BODY or body is None:
+            if self._at_eof:
+                self._wait(self._settings.half_closed_timeout)
+            else:
+                self.input_by = NEVER
+            self._read_on(wanted=len(self._input) - self._at < CAPACITY)
+            return
+        wanted = self._in_vain() if body.ended else body.size < body.capacity
+        if wanted and (self._parser.received or not self._expecting):
+            self._wait(self._settings.body_timeout)
+        elif not self._skipping:
+            self.input_by = NEVER
+        self._read_on(wanted=wanted)
+
+    def _in_vain(self) -> bool:
+        """Nobody reads the body. The client may send a little more."""
+        if self._allowance is None:
+            self._allowance = self._parser.received + self._settings.drain_bytes
+        return self._parser.received <= self._allowance
+
+    def _read_on(self, *, wanted: bool) -> None:
+        if wanted is self._reading or self._at_eof or self._closing:
+            return
+        self._reading = wanted
+        if wanted:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    # The end
+
+    def drain(self) -> None:
+        """Close when no request is under way; else after its reply."""
+        if self._reply is None and not self._begun:
+            self._close()
+
+    def _linger(self) -> None:
+        """Closing while the client sends could reset the connection before it sees the reply."""
+        if self._closing:
+            return
+        silent = self._parser.phase is DONE and not self._parser.keep_alive
+        if silent or self._at_eof or self._scheme == "https":
+            self._close()
+            return
+        self._read_on(wanted=True)
+        self._closing = True
+        self._allowance = self._settings.drain_bytes
+        self._wait(self._settings.drain_timeout)
+        self._bound_output()
+        self._transport.write_eof()
+
+    def _discard(self, count: int) -> None:
+        self._allowance = (self._allowance or 0) - count
+        if self._allowance < 0:
+            self._close()
+
+    def _close(self) -> None:
+        self._closing = True
+        self.input_by = NEVER
+        self._bound_output()
+        self._transport.close()
+
+    def cut(self) -> None:
+        self._closing = True
+        sock: socket.socket | None = self._transport.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._transport.abort()
+
+    # Deadlines
+
+    def _wait(self, seconds: float) -> None:
+        """For the client to send."""
+        self.input_by = self._loop.time() + seconds
+        self._server.connections.watch(self.input_by)
+
+    def _bound_output(self) -> None:
+        """The client shall take something of what is buffered for it."""
+        self._unsent = self._transport.get_write_buffer_size()
+        self.output_by = self._loop.time() + self._settings.write_timeout
+        self._server.connections.watch(self.output_by)
+
+    def expire(self, now: float) -> None:
+        if self.output_by <= now:
+            if 0 < self._unsent <= self._transport.get_write_buffer_size():
+                self.cut()
+                return
+            self._bound_output()
+        if self.input_by <= now:
+            self.input_by = NEVER
+            self._silent()
+
+    def _silent(self) -> None:
+        """The client did not send what it should have."""
+        if self._closing or self._skipping:
+            self._close()
+        elif self._at_eof:
+            self.cut()
+        elif self._reply is not None:
+            self._refuse(Refused(408, "request body: timeout"))
+        elif self._begun:
+            self._refuse(Refused(408, "request head: timeout"))
+        else:
+            self._close()
+
+    # For the reply
+
+    def send(self, data: bytes) -> None:
+        self._transport.write(data)
+        if self._at_eof:
+            self._wait(self._settings.half_closed_timeout)
+
+    def room(self) -> int:
+        return 0 if self._congested else ROOM - self._transport.get_write_buffer_size()
+
+    def soon(self, reply: Reply) -> None:
+        if not self._dispatching:
+            self._loop.call_soon(reply.turn_over)
+
+    def date(self) -> bytes:
+        return self._server.date()
+
+    def persists(self) -> bool:
+        unwanted = self._expecting and not self._parser.received
+        if unwanted or self._server.draining:
+            self._keep = False
+        return self._keep
+
+    def end_by_closing(self) -> None:
+        self._keep = False
+
+    def replied(self) -> None:
+        if not self._dispatching:
+            self._settle()
+
+
+def _address(name: Any) -> str:
+    """ "ip:port"; "unix" for what has no address."""
+    if not isinstance(name, tuple):
+        return "unix"
+    host, port = name[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,129 @@
+"""The HTTP trigger's server: listening, what its connections share, and its orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Coroutine, Sequence
+from email.utils import formatdate
+from types import TracebackType
+from typing import Any, Final, Self
+
+from edge.triggers.http.connection import Connection
+from edge.triggers.http.deadlines import Deadlines
+from edge.triggers.http.settings import HttpSettings
+from edge.wasi.http.message import Handler
+from edge.wasi.pipe import CAPACITY, BytesSource
+
+# Bytes read from a socket at once, into one buffer for all. What a pipelining client keeps here
+# while its first request is served is bounded by it, too.
+_READ: Final = CAPACITY
+
+
+class HttpServer:
+    """Serves `handler` over HTTP/1.1 while entered; leaving cancels what is still running.
+
+    Listens on each of `listen` (host, port) and on `sockets`, which it then owns. `handler` may be
+    replaced at any time: a request goes to the one of the moment its head was complete.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        settings: HttpSettings | None = None,
+        *,
+        listen: Sequence[tuple[str, int]] = (),
+        sockets: Sequence[socket.socket] = (),
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.handler = handler
+        self.settings = settings or HttpSettings()
+        self.draining = False
+        self.buffer = memoryview(bytearray(_READ))
+        self.no_body = BytesSource()
+        self._listen = listen
+        self._sockets = sockets
+        self._tls = tls
+        self._servers: list[asyncio.Server] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._date = b""
+        self._date_until = 0.0
+
+    @property
+    def addresses(self) -> list[Any]:
+        """What it listens on: (host, port, …) for each socket, a path for a UNIX socket."""
+        return [sock.getsockname() for server in self._servers for sock in server.sockets]
+
+    async def __aenter__(self) -> Self:
+        self.loop = asyncio.get_running_loop()
+        self.connections: Deadlines[Connection] = Deadlines(self.loop)
+        try:
+            for host, port in self._listen:
+                await self._open(host=host, port=port, reuse_address=True)
+            for sock in self._sockets:
+                await self._open(sock=sock)
+        except BaseException:
+            self._stop_listening()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.drain(0)
+
+    async def _open(self, **options: Any) -> None:
+        def connect() -> Connection:
+            return Connection(self)
+
+        if self._tls is not None:
+            options["ssl"] = self._tls
+            options["ssl_handshake_timeout"] = self.settings.tls_timeout
+            options["ssl_shutdown_timeout"] = self.settings.tls_timeout
+        options["backlog"] = self.settings.backlog
+        self._servers.append(await self.loop.create_server(connect, **options))
+
+    def _stop_listening(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    async def drain(self, timeout: float) -> None:
+        """Accept no more, let what is in flight end for `timeout` seconds, then cancel it."""
+        self.draining = True
+        self._stop_listening()
+        for connection in self.connections:
+            connection.drain()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._settled()
+        except TimeoutError:
+            for connection in self.connections:
+                connection.cut()
+            for task in self._tasks:
+                task.cancel()
+            await self._settled()
+
+    async def _settled(self) -> None:
+        await self.connections.emptied()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run it as a task that is cancelled, at the latest, when the server ends."""
+        task = self.loop.create_task(work, name="http-request")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def date(self) -> bytes:
+        """The line of the Date header, at most a second old."""
+        now = self.loop.time()
+        if now >= self._date_until:
+            self._date = f"date: {formatdate(usegmt=True)}\r\n".encode()
+            self._date_until = now + 1
+        return self._date
