@@ -24,11 +24,13 @@ class Context:
 
     `tree`: read-only files, preopened as `/`; `scratch`: bytes of writable files in memory,
     preopened as `/tmp` when not 0; `now`: nanoseconds since 1970; `random`: that many random bytes;
-    `outbound`: what may be reached over the network, None: nothing. `close` frees what guests of
-    preview 1 left open: whoever builds a context calls it.
+    `outbound`: what may be reached over the network, None: nothing. What a guest left behind
+    (files, descriptors of preview 1) is gone after `close`, which whoever builds a context calls;
+    the context can then serve another event.
     """
 
     __slots__ = (
+        "_stdin",
         "arguments",
         "directory",
         "environ",
@@ -38,7 +40,6 @@ class Context:
         "scratch",
         "scratch_root",
         "stderr",
-        "stdin",
         "stdout",
         "table",
         "tree",
@@ -62,7 +63,7 @@ class Context:
         self.environ = environ
         self.arguments = arguments
         self.directory = directory
-        self.stdin = SharedSource(BytesSource() if stdin is None else stdin)
+        self._stdin = None if stdin is None else SharedSource(stdin)
         self.stdout: Sink = NullSink() if stdout is None else stdout
         self.stderr: Sink = NullSink() if stderr is None else stderr
         self.tree = tree
@@ -73,7 +74,22 @@ class Context:
         self.outbound = outbound
         self.table: Table | None = None
 
+    @property
+    def stdin(self) -> Source:
+        """Standard input, for any number of streams. May be set once the event is known."""
+        if self._stdin is None:
+            self._stdin = SharedSource(BytesSource())
+        return self._stdin
+
+    @stdin.setter
+    def stdin(self, source: Source) -> None:
+        if self._stdin is None:
+            self._stdin = SharedSource(source)
+        else:
+            self._stdin.attach(source)
+
     def close(self) -> None:
+        self.scratch_root = self._stdin = None
         if self.table is not None:
             self.table.close()
             self.table = None

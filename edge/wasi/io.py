@@ -114,6 +114,11 @@ class SharedSource(_ReadAhead):
 
     __slots__ = ()
 
+    def attach(self, source: Source) -> None:
+        """Reads from another source from now on, also for streams that exist."""
+        self._source = source
+        self._ahead = b""
+
     def close(self) -> None:
         return
 
