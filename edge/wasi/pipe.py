@@ -19,7 +19,7 @@ CAPACITY = 65_536
 # cost megabytes of small objects; larger: more copying for each small write.
 _JOIN = 4096
 
-Fields = list[tuple[bytes, bytes]]
+Trailers = list[tuple[bytes, bytes]]
 
 
 class Source(Protocol):
@@ -126,7 +126,7 @@ class Pipe:
         self.size = 0
         self.ended = False
         self.error: Exception | None = None
-        self.trailers: Fields | None = None  # complete once `ended`
+        self.trailers: Trailers | None = None  # complete once `ended`
         self._chunks: deque[bytes] = deque()
         self._offset = 0  # bytes of the first chunk that were read
         self._readable = Signal()
@@ -187,7 +187,7 @@ class Pipe:
         while self.size >= self.capacity and not self.ended:
             await self._writable.wait()
 
-    def finish(self, trailers: Fields | None = None) -> None:
+    def finish(self, trailers: Trailers | None = None) -> None:
         if not self.ended:
             self.trailers = trailers
             self.ended = True
@@ -218,7 +218,7 @@ class BytesSource:
     ended = True
     error: Exception | None = None
 
-    def __init__(self, data: bytes = b"", trailers: Fields | None = None) -> None:
+    def __init__(self, data: bytes = b"", trailers: Trailers | None = None) -> None:
         self._data = data
         self._offset = 0
         self.trailers = trailers

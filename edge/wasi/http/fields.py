@@ -35,6 +35,28 @@ _ENTRY = 64
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"  # RFC 9110 §5.6.2, lower case
 _CONTROL = bytes(b for b in range(32) if b != 9) + b"\x7f"  # RFC 9110 §5.5; HTAB is allowed
 
+# Names that need no check, as guests and specifications spell them.
+_KNOWN = {
+    spelling: name.encode()
+    for name in (
+        "accept",
+        "authorization",
+        "cache-control",
+        "content-length",
+        "content-type",
+        "cookie",
+        "date",
+        "etag",
+        "last-modified",
+        "location",
+        "server",
+        "set-cookie",
+        "user-agent",
+        "vary",
+    )
+    for spelling in (name, name.title())
+}
+
 
 @final
 class Fields:
@@ -91,19 +113,14 @@ class Fields:
         return copy
 
     def _changeable(self, name: str) -> bytes:
-        # Bytes are lower-cased as ASCII: a Kelvin sign must not become the k of keep-alive.
-        key = name.encode().lower()
-        if not key or key.translate(None, _TOKEN):
-            raise Err("invalid-syntax")
-        if key in FORBIDDEN:
-            raise Err("forbidden")
+        key = _KNOWN.get(name) or _checked_name(name)
         if not self.mutable:
             raise Err("immutable")
         return key
 
     def _add(self, key: bytes, value: bytes) -> None:
-        self.size += _cost(key, value)
-        if self.size > MAX_SIZE:
+        size = self.size = self.size + len(key) + len(value) + _ENTRY
+        if size > MAX_SIZE:
             raise Trap(f"fields: more than {MAX_SIZE} bytes")
         self.list.append((key, value))
 
@@ -129,6 +146,16 @@ def content_length(headers: Headers) -> int | None:
                 raise ValueError("content-length: must be one number")
             found = int(value)
     return found
+
+
+def _checked_name(name: str) -> bytes:
+    # Bytes are lower-cased as ASCII: a Kelvin sign must not become the k of keep-alive.
+    key = name.encode().lower()
+    if not key or key.translate(None, _TOKEN):
+        raise Err("invalid-syntax")
+    if key in FORBIDDEN:
+        raise Err("forbidden")
+    return key
 
 
 def _check_value(value: bytes) -> None:

@@ -52,6 +52,10 @@ class Reply(Sink, Protocol):
     def started(self) -> bool:
         """`start` was called: the status can no longer change."""
 
+    @property
+    def written(self) -> int:
+        """Bytes of the body taken so far: who watches them sees whether the reply moves."""
+
     def start(self, status: int, headers: Headers) -> None:
         """Send the head. Once only, 200 ≤ status ≤ 999: there are no informational heads."""
 
@@ -75,9 +79,10 @@ class LocalReply:
     Closing `body` tells the writer that its reader is gone.
     """
 
-    __slots__ = ("_head", "body", "headers", "status")
+    __slots__ = ("_head", "body", "headers", "status", "written")
 
     def __init__(self, capacity: int = CAPACITY) -> None:
+        self.written = 0
         self.body = Pipe(capacity)
         self.status = 0
         self.headers: Headers = []
@@ -116,6 +121,7 @@ class LocalReply:
         return self.body.writable()
 
     def write(self, data: bytes) -> None:
+        self.written += len(data)
         self.body.write(data)
 
     async def wait_writable(self) -> None:
