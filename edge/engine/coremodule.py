@@ -48,13 +48,17 @@ class CoreModule:
     """A core module's outline."""
 
     binary: bytes
-    sections: dict[int, Reader] = field(default_factory=dict)
+    sections: dict[int, tuple[int, int]] = field(default_factory=dict)  # code -> start, end
     types: tuple[CoreFunc, ...] = ()
     imports: tuple[CoreImport, ...] = ()
     imported: tuple[CoreFunc, ...] = ()  # the functions among the imports
     exports: dict[str, tuple[str, int]] = field(default_factory=dict)  # name -> kind, index
     memories: int = 0  # defined, not imported
     functions: tuple[int, ...] | None = None  # type indices, read when first needed
+
+    def section(self, code: int) -> Reader | None:
+        """A reader over a section, which is not custom."""
+        return Reader(self.binary, *self.sections[code]) if code in self.sections else None
 
     def export_type(self, name: str) -> CoreExtern | None:
         """The type of an export, None where there is none of that name."""
@@ -72,8 +76,8 @@ class CoreModule:
         return _type_at(self.types, self.functions[index])
 
     def _functions(self) -> tuple[int, ...]:
-        section = self.sections.get(FUNCTION)
-        return section.part(section.end - section.position).vector(Reader.u32) if section else ()
+        section = self.section(FUNCTION)
+        return section.vector(Reader.u32) if section else ()
 
 
 def parse_module(binary: bytes) -> CoreModule:
@@ -83,16 +87,16 @@ def parse_module(binary: bytes) -> CoreModule:
         raise reader.error("not a core module")
     module = CoreModule(binary)
     _split(reader, module.sections)
-    if section := module.sections.get(TYPE):
+    if section := module.section(TYPE):
         module.types = section.vector(_function_type)
         section.finish("a type section")
-    if section := module.sections.get(IMPORT):
+    if section := module.section(IMPORT):
         module.imports = section.vector(lambda r: _import(r, module.types))
         section.finish("an import section")
         module.imported = tuple(i.type for i in module.imports if isinstance(i.type, CoreFunc))
-    if section := module.sections.get(MEMORY):
-        section.vector(lambda r: _limits(r, memory=True))
-    if section := module.sections.get(EXPORT):
+    if section := module.section(MEMORY):
+        module.memories = len(section.vector(lambda r: _limits(r, memory=True)))
+    if section := module.section(EXPORT):
         _exports(section, module.exports)
     return module
 
@@ -111,14 +115,14 @@ def value_type(reader: Reader) -> str:
     raise reader.error(f"unknown value type {code:#x}")
 
 
-def _split(reader: Reader, sections: dict[int, Reader]) -> None:
+def _split(reader: Reader, sections: dict[int, tuple[int, int]]) -> None:
     while reader:
         code = reader.u8()
         part = reader.part(reader.u32())
         if code > LAST_SECTION or code in sections:
             raise reader.error(f"unexpected section {code}")
         if code != CUSTOM:
-            sections[code] = part
+            sections[code] = part.position, part.end
 
 
 def _type_at(types: tuple[CoreFunc, ...], index: int) -> CoreFunc:

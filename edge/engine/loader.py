@@ -6,11 +6,19 @@ here: that is wasmtime's part, when it compiles the modules.
 
 from __future__ import annotations
 
-from edge.engine import component
+import re
+
+from edge.engine import component, coremodule
+from edge.engine.bare import plan_module
+from edge.engine.direct import link_directly
 from edge.engine.host import Interface, Interfaces
 from edge.engine.link import Linker
 from edge.engine.plan import Plan
 from edge.errors import ComponentError
+
+# WASI 0.3 is made of asynchronous functions and streams, so most of it does not even parse here.
+_NEXT_HTTP = re.compile(rb"wasi:http/[a-z-]+@0\.3\b")
+_HINT = "build it for WASI 0.2 (wasi:http@0.2)"
 
 
 def load_plan(binary: bytes, interfaces: Interfaces, exports: tuple[Interface, ...] = ()) -> Plan:
@@ -20,5 +28,23 @@ def load_plan(binary: bytes, interfaces: Interfaces, exports: tuple[Interface, .
     itself what it exports.
     """
     if binary.startswith(component.MAGIC):
-        return Linker(binary, interfaces).link(component.parse_component(binary))
-    raise ComponentError("not a Wasm binary")
+        return _load_component(binary, interfaces)
+    if binary.startswith(coremodule.MAGIC):
+        return plan_module(binary, interfaces, exports)
+    if binary.lstrip().startswith((b"(module", b"(component")):
+        raise ComponentError("not a Wasm binary: it is text", hint="run `wasm-tools parse` on it")
+    raise ComponentError("not a Wasm binary, or one of an unknown version")
+
+
+def _load_component(binary: bytes, interfaces: Interfaces) -> Plan:
+    try:
+        linker = Linker(binary, interfaces)
+        plan = linker.link(component.parse_component(binary))
+    except ComponentError as exc:
+        if _NEXT_HTTP.search(binary):
+            raise ComponentError(f"{exc.message}; it speaks wasi:http 0.3", hint=_HINT) from exc
+        raise
+    for name in (*plan.imports, *plan.exports):
+        if _NEXT_HTTP.match(name.encode()):
+            raise ComponentError(f"unsupported component: it needs {name}", hint=_HINT)
+    return link_directly(plan, linker.modules, linker.core_type)
