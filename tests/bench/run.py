@@ -1,0 +1,294 @@
+"""`make bench`: ours and the peers side by side, in interleaved rounds. A table, and bench.json.
+
+    run.py [--rounds 3] [--seconds 3] [--only http,latency,…] [--json bench.json]
+
+Every server runs on core 0, the load comes from core 1. A figure is the median of its rounds; a
+ratio is the median of the ratios of each round, so that a noisy minute hits both sides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "guests")]
+
+import build  # noqa: E402
+from load import Result, load  # noqa: E402
+from servers import Server, aiohttp_bare, edge, wasmtime_serve  # noqa: E402
+
+Start = Callable[[], AbstractContextManager[Server]]
+BODY = 64 * 1024
+# In flight at once for the memory of one of them; below the smallest pool there is (64 slots).
+IN_FLIGHT = 40
+REUSE = 1000
+
+
+def guest(name: str) -> Path:
+    made = build.guests()[name]
+    made.make()
+    return made.output
+
+
+class Bench:
+    def __init__(self, rounds: int, seconds: float) -> None:
+        self.rounds = rounds
+        self.seconds = seconds
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, row: str, unit: str, rounds: dict[str, list[float]]) -> None:
+        """One row: for each server its figure in each round."""
+        entry: dict[str, Any] = {"row": row, "unit": unit, "rounds": rounds}
+        entry["median"] = {name: median(figures) for name, figures in rounds.items()}
+        if "edge" in rounds and "wasmtime serve" in rounds:
+            pairs = zip(rounds["edge"], rounds["wasmtime serve"], strict=True)
+            entry["ratio"] = median(ours / theirs for ours, theirs in pairs)
+        self.rows.append(entry)
+        figures = ", ".join(f"{n} {shown(f)}" for n, f in entry["median"].items())
+        ratio = f" (× {entry['ratio']:.2f})" if "ratio" in entry else ""
+        say(f"{row}: {figures} {unit}{ratio}")
+
+    # --- HTTP -----------------------------------------------------------------------------------
+
+    def http(self) -> None:
+        """Requests a second on one core, then latency at half of that."""
+        small, echo, python, javascript = map(guest, ("hello", "echo", "python", "javascript"))
+        wide = {"concurrency": 64}
+        self.compare(
+            "small guest",
+            edge=lambda: edge(small, **wide),
+            peer=lambda: wasmtime_serve(small),
+            aiohttp=aiohttp_bare,
+        )
+        self.compare(
+            f"small guest, reuse {REUSE}",
+            edge=lambda: edge(small, reuse=REUSE, **wide),
+            peer=lambda: wasmtime_serve(small, reuse=REUSE),
+        )
+        self.compare(
+            "64 KiB echoed",
+            body=BODY,
+            edge=lambda: edge(echo, **wide),
+            peer=lambda: wasmtime_serve(echo),
+            aiohttp=aiohttp_bare,
+        )
+        self.compare(
+            "Python guest",
+            edge=lambda: edge(python, memory="128MiB", **wide),
+            peer=lambda: wasmtime_serve(python),
+        )
+        self.compare(
+            "JavaScript guest",
+            edge=lambda: edge(javascript, memory="128MiB", **wide),
+            peer=lambda: wasmtime_serve(javascript),
+        )
+
+    def compare(
+        self, row: str, *, edge: Start, peer: Start, aiohttp: Start | None = None, body: int = 0
+    ) -> None:
+        starts = {"edge": edge, "wasmtime serve": peer}
+        if aiohttp is not None:
+            starts["aiohttp"] = aiohttp
+        with ExitStack() as stack:
+            servers = {name: stack.enter_context(start()) for name, start in starts.items()}
+            full: dict[str, list[Result]] = {name: [] for name in servers}
+            half: dict[str, list[Result]] = {name: [] for name in servers}
+            for server in servers.values():
+                load(server.url("/warm"), 1, body)
+            for number in range(self.rounds):
+                # Who comes first changes: the second finds a warmer machine.
+                order = list(servers.items())
+                for name, server in order[number % 2 :] + order[: number % 2]:
+                    full[name].append(load(server.url("/full"), self.seconds, body))
+            # Each at half of its own rate: the wait that its users see on a day of half its load.
+            for _ in range(self.rounds):
+                for name, server in servers.items():
+                    rate = median(r.rate for r in full[name]) / 2
+                    half[name].append(load(server.url("/half"), self.seconds, body, rate))
+        bad = {name: sum(r.bad for r in full[name] + half[name]) for name in servers}
+        if any(bad.values()):
+            say(f"{row}: failed requests: {bad}")
+        self.add(row, "requests/s", {n: [r.rate for r in rs] for n, rs in full.items()})
+        for what in ("p50", "p99"):
+            figures = {n: [getattr(r, what) for r in rs] for n, rs in half.items()}
+            self.add(f"{row}, half load, {what}", "µs", figures)
+
+    # --- memory and start -----------------------------------------------------------------------
+
+    def memory(self) -> None:
+        """PSS of a server that does nothing, and what each request under way adds."""
+        for row, name, path in (
+            ("small guest", "sleeper", "/20000"),
+            ("Python guest", "probe", "/clocks?sleep=20"),
+        ):
+            wasm, quick = guest(name), path.replace("20000", "0").replace("20", "0")
+            idle: dict[str, list[float]] = {}
+            each: dict[str, list[float]] = {}
+            for peer, start in {
+                "edge": lambda w=wasm, q=quick: edge(w, q, concurrency=64, memory="64MiB"),
+                "wasmtime serve": lambda w=wasm, q=quick: wasmtime_serve(w, q),
+            }.items():
+                with start() as server:
+                    before = server.pss()
+                    command = ["curl", "-s", "-o", "/dev/null", "--parallel"]
+                    command += ["--parallel-immediate", "--parallel-max", str(IN_FLIGHT)]
+                    command += [server.url(path)] * IN_FLIGHT
+                    clients = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+                    try:
+                        clients.wait(5)
+                    except subprocess.TimeoutExpired:
+                        each[peer] = [(server.pss() - before) / IN_FLIGHT / 1024]
+                    else:
+                        raise RuntimeError(f"{peer}: the guests did not sleep")
+                    finally:
+                        clients.kill()
+                        clients.wait()
+                    idle[peer] = [before / 1e6]
+            self.add(f"{row}: PSS idle", "MB", idle)
+            self.add(f"{row}: PSS of each request in flight", "KiB", each)
+
+    def start(self) -> None:
+        """From the start of the process to its first answer."""
+        for row, name in (("small guest", "hello"), ("Python guest", "python")):
+            wasm = guest(name)
+            cold: list[float] = []
+            warm: list[float] = []
+            peer: list[float] = []
+            for _ in range(self.rounds):
+                with TemporaryDirectory() as folder:
+                    state = Path(folder)
+                    for times in (cold, warm):
+                        with edge(wasm, state=state, memory="128MiB", cores="0,1") as server:
+                            times.append(1000 * server.started)
+                with wasmtime_serve(wasm, cores="0,1") as server:
+                    peer.append(1000 * server.started)
+            self.add(f"{row}: first answer, nothing cached", "ms", {"edge": cold})
+            self.add(f"{row}: first answer, code cached", "ms", {"edge": warm})
+            self.add(f"{row}: first answer", "ms", {"wasmtime serve": peer})
+
+    # --- in one process -------------------------------------------------------------------------
+
+    def micro(self) -> None:
+        """Instantiation and whole invocations without HTTP, in a process of their own."""
+        runs: list[dict[str, dict[str, float]]] = []
+        wasm = {name: str(guest(name)) for name in ("hello", "python", "javascript")}
+        for _ in range(self.rounds):
+            command = ["taskset", "-c", "0", sys.executable, str(HERE / "micro.py")]
+            done = subprocess.run(
+                [*command, json.dumps(wasm)], stdout=subprocess.PIPE, text=True, check=True
+            )
+            runs.append({**json.loads(done.stdout), "pooled InstancePre": floor()})
+        for row in runs[0]:
+            for what in ("p50", "p99"):
+                self.add(f"{row}, {what}", "µs", {"edge": [run[row][what] for run in runs]})
+        small, least = (
+            [run[row]["p50"] for run in runs]
+            for row in ("instantiate, small guest", "pooled InstancePre")
+        )
+        ratio = [a / b for a, b in zip(small, least, strict=True)]
+        self.add("instantiate, small guest / pooled InstancePre, p50", "×", {"edge": ratio})
+
+
+def floor() -> dict[str, float]:
+    """Store + InstancePre + drop of the small guest's core module, in C; µs."""
+    library = subprocess.run(
+        [sys.executable, "-c", "import wasmtime._ffi as f; print(f.dll._name)"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    core = guest("hello").with_suffix(".core.wasm")
+    with TemporaryDirectory() as folder:
+        binary = Path(folder) / "pre"
+        command = ["cc", "-O2", "-o", str(binary), str(HERE / "pre.c"), "-ldl"]
+        subprocess.run(command, check=True)
+        done = subprocess.run(
+            ["taskset", "-c", "0", str(binary), library, str(core), "20000"],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+    took = sorted(int(line) / 1000 for line in done.stdout.split())
+    return {"p50": took[len(took) // 2], "p99": took[len(took) * 99 // 100]}
+
+
+# --- the report ---------------------------------------------------------------------------------
+
+
+def say(message: str) -> None:
+    sys.stderr.write(f"bench: {message}\n")
+    sys.stderr.flush()
+
+
+def shown(figure: float) -> str:
+    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.3g}"
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown, as it goes into the README."""
+    servers = ["edge", "wasmtime serve", "aiohttp"]
+    lines = [
+        "| what | unit | edge | wasmtime serve | ratio | aiohttp |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        ours, peer, bare = (
+            shown(row["median"][name]) if name in row["median"] else "" for name in servers
+        )
+        ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
+        lines.append(f"| {row['row']} | {row['unit']} | {ours} | {peer} | {ratio} | {bare} |")
+    return "\n".join(lines)
+
+
+def machine() -> dict[str, Any]:
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith(("model name", "Model"))
+        ),
+        platform.machine(),
+    )
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "wasmtime": version("wasmtime"),
+        "peer": build.PACKAGES["peer"][0],
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--only", default="micro,http,memory,start")
+    parser.add_argument("--json", type=Path, default=ROOT / "bench.json")
+    options = parser.parse_args()
+
+    bench = Bench(options.rounds, options.seconds)
+    for part in options.only.split(","):
+        getattr(bench, part)()
+    result = {"machine": machine(), "rows": bench.rows}
+    options.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    print(table(bench.rows))
+
+
+if __name__ == "__main__":
+    main()
