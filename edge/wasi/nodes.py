@@ -181,8 +181,8 @@ class HostFile(File):
 class Place(NamedTuple):
     """What a path leads to: `node` None where the last name does not exist in `parent`.
 
-    `name` is empty when the path ends in the starting directory or by `..`: such a directory has no
-    name to remove or replace. `slash`: the path ends as one of a directory does.
+    `name` is empty when the path ends in `.` or `..`: such a directory has no name to remove or
+    replace. `slash`: it ends as the path of a directory does.
     """
 
     parent: Directory
@@ -205,20 +205,24 @@ def locate(base: Directory, path: str) -> Place:
     name = ""
     node: Node | None = base
     for part in path.split("/"):
-        if part in ("", "."):
+        if not part:
             continue
         if node is not above[-1]:
             above.append(_entered(node))
-        if part == "..":
-            above.pop()
-            if not above:
-                raise Err("not-permitted")
-            name, node = "", above[-1]
+        if part in (".", ".."):
+            name, node = "", _up(above) if part == ".." else above[-1]
             continue
         if len(part.encode()) > NAME_MAX:
             raise Err("name-too-long")
         name, node = part, above[-1].entries.get(part)
-    return Place(above[-1], name, node, path.endswith(("/", "/.")))
+    return Place(above[-1], name, node, path.endswith("/"))
+
+
+def _up(above: list[Directory]) -> Directory:
+    above.pop()
+    if not above:
+        raise Err("not-permitted")
+    return above[-1]
 
 
 def _entered(node: Node | None) -> Directory:
