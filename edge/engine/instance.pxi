@@ -32,8 +32,8 @@ cdef class Instance:
     def create(Code code, object context, int64_t memory_limit) -> Instance:
         """Instantiates. `memory_limit`: bytes of all memories together; one of n memories gets an nth.
 
-        Raises Trap when a start function traps, MemoryError when the pool has no place or a memory is larger
-        than the limit to begin with.
+        Raises Trap when a start function traps or a memory is larger than the limit to begin with, MemoryError
+        when the pool has no place.
         """
         cdef Instance self = Instance.__new__(Instance)
         global live_stores
@@ -122,8 +122,8 @@ cdef class Instance:
         cause, self.cause = self.cause, None
         if cause is not None:
             raise cause
-        if "pool" in message or "concurrent" in message or "exceeds memory limits" in message:
-            raise MemoryError(message)
+        if "maximum concurrent" in message:
+            raise MemoryError(f"the pool is full: {message}")
         raise Trap(message)
 
     cdef int enter(self, int slot, wasmtime_val_raw_t* raw, size_t count) except -1:
@@ -271,6 +271,10 @@ cdef class Call:
     @property
     def waiting(self) -> object:
         return self.instance.waiting
+
+    @property
+    def ended(self) -> bool:
+        return self.future == NULL
 
     def poll(self) -> bool:
         cdef Instance instance = self.instance

@@ -12,6 +12,7 @@ def interfaces() -> tuple[Interface | CoreInterface, ...]:
     """Every interface this host has, one a line."""
     # Not at the top: whoever needs only the byte streams would load all of WASI with them.
     from edge.wasi import cli, clocks, filesystem, io, poll, preview1, random
+    from edge.wasi.http import types as http
 
     return (
         io.ERROR,
@@ -34,5 +35,7 @@ def interfaces() -> tuple[Interface | CoreInterface, ...]:
         cli.TERMINAL_STDERR,
         filesystem.TYPES,
         filesystem.PREOPENS,
+        http.TYPES,
+        http.OUTGOING_HANDLER,
         preview1.interface(),
     )

@@ -13,10 +13,6 @@ from edge.triggers.http.failure import describe
 from edge.wasi.http.message import Headers
 from edge.wasi.pipe import Signal
 
-# Bytes held back or buffered for a client that is not yet ready for them. Smaller: more writes and
-# wake-ups for each MiB, and bodies of 64 KiB leave in chunks; larger: more memory a slow client.
-ROOM: Final = 131_072
-
 _STATUS_LINES: Final = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
 
 # The connection's own headers; a guest's are dropped. Length and date are looked at.
@@ -37,7 +33,7 @@ class Wire(Protocol):
         """Write to the client."""
 
     def room(self) -> int:
-        """How many bytes of ROOM are free; 0 until the client has taken most of it."""
+        """How many bytes may be sent now; 0: wait for `wake`."""
 
     def soon(self, reply: Reply) -> None:
         """Call `reply.turn_over` at the end of this turn of the loop, if it is not finished."""
@@ -136,6 +132,15 @@ class Reply:
     @property
     def started(self) -> bool:
         return self._status != 0
+
+    @property
+    def written(self) -> int:
+        return self._size
+
+    @property
+    def sent(self) -> bool:
+        """The head is out: the client may know the status."""
+        return self._sent
 
     def start(self, status: int, headers: Headers) -> None:
         """Raises ValueError for a status or headers that cannot be sent; nothing is then."""

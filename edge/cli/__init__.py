@@ -1,0 +1,61 @@
+"""`edge …`: one file for each group of verbs. Translates errors for people: a line, a hint, an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from edge.cli import check, up
+from edge.errors import EdgeError
+
+_VERBS = (up, check)
+
+_EPILOG = """\
+examples:
+  edge up                              serve the application of this directory
+  edge up examples/hello               serve that one
+  edge up app.wasm --listen :8080      serve a component, or a WASI command by Wagi
+  edge check examples/hello            validate without starting
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb. Returns the exit code: 0, or that of the error; 130 when interrupted."""
+    options = _parser().parse_args(arguments)
+    _configure_logging(debug=options.debug)
+    try:
+        code: int = options.run(options)
+    except KeyboardInterrupt:
+        return 130
+    except EdgeError as error:
+        if options.debug:
+            raise
+        sys.stderr.write(f"edge: {error.message}\n")
+        if error.hint:
+            sys.stderr.write(f"hint: {error.hint}\n")
+        return error.exit_code
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edge",
+        description="Serverless on bare metal: a fresh WebAssembly sandbox for each event.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="tracebacks, and more in the log")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    for verb in _VERBS:
+        verb.add(verbs, common)
+    return parser
+
+
+def _configure_logging(*, debug: bool) -> None:
+    """To stderr, where the journal takes it from; stdout is for what was asked for."""
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.INFO, format="%(message)s", stream=sys.stderr
+    )

@@ -1,0 +1,80 @@
+"""`edge check`: validates an application without starting it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from edge import wasi
+from edge.application import templates
+from edge.cli.common import Verbs, application_arguments, state_dir, variables
+from edge.engine.host import Interfaces
+from edge.engine.loader import load_plan
+from edge.engine.plan import Missing, Plan
+from edge.errors import EdgeError
+from edge.registry import local
+from edge.registry.download import download
+from edge.wasi.http.types import INCOMING_HANDLER
+
+
+def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
+    parser = verbs.add_parser(
+        "check",
+        parents=[common],
+        help="validate an application without starting it",
+        description="Reads the manifest, the files and every component; compiles nothing, starts nothing.",
+    )
+    application_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print what was found as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    found = asyncio.run(_check(options))
+    if options.json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    else:
+        sys.stdout.write(_text(found))
+    return 0
+
+
+async def _check(options: argparse.Namespace) -> dict[str, Any]:
+    loaded = await local.load(options.app, state_dir=state_dir(options), fetch=download)
+    application = loaded.application
+    templates.resolve(application.variables, variables(options.variable))
+    return {
+        "name": application.name,
+        "triggers": list(application.trigger_types),
+        "routes": [t.route.text for t in application.http if t.route],
+        "notes": list(application.notes),
+        "components": {id: _component(id, path) for id, path in loaded.sources.items()},
+    }
+
+
+def _component(id: str, path: Path) -> dict[str, Any]:
+    interfaces = Interfaces(wasi.interfaces())
+    try:
+        plan = load_plan(path.read_bytes(), interfaces, (INCOMING_HANDLER,))
+    except EdgeError as error:
+        error.message = f"component {id}: {error.message}"
+        raise
+    return {"exports": sorted(plan.exports), "missing": _missing(plan)}
+
+
+def _missing(plan: Plan) -> list[str]:
+    """Interfaces this host lacks: their functions fail when they are called."""
+    return sorted({item.module for item in plan.trampolines if isinstance(item, Missing)})
+
+
+def _text(found: dict[str, Any]) -> str:
+    lines = [f"{found['name']}: ok", f"  routes: {', '.join(found['routes']) or 'none'}"]
+    lines += [f"  note: {note}" for note in found["notes"]]
+    for id, component in found["components"].items():
+        lines.append(f"  component {id}: exports {', '.join(component['exports'])}")
+        if component["missing"]:
+            lines.append(f"    fails when called: {', '.join(component['missing'])}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,142 @@
+"""An application made live: its components ready to run, its routes ready to be asked.
+
+Immutable once made: a change makes another one, and requests under way keep the one they began with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from edge.application.headers import RequestHeaders
+from edge.application.model import Application, HttpTrigger, StaticResponse, Wagi
+from edge.application.routes import CHAINED, RESERVED, Match, Route, Router
+from edge.engine.guest import Component
+from edge.errors import ComponentError
+from edge.invocation.http import HttpInvoker
+from edge.invocation.sandbox import Sandboxes
+from edge.invocation.wagi import WagiInvoker
+from edge.wasi.http.message import Handler, Reply, Request
+
+_HANDLER = "wasi:http/incoming-handler@"
+_COMMANDS = ("_start", "wasi:cli/run@")
+
+Work = Coroutine[Any, Any, None] | None
+Responder = Callable[[Request, Reply, Match[Any]], Work]
+
+
+class LiveApplication:
+    """Answers the HTTP requests of one application: a Handler.
+
+    `sandboxes`: those of each component that has a trigger.
+    """
+
+    def __init__(self, application: Application, sandboxes: Mapping[str, Sandboxes]) -> None:
+        self.application = application
+        self._sandboxes = sandboxes
+        self._health = _text(200, b"OK")
+        self._info = _json({"name": application.name, "version": application.version})
+        responders = [(t, self._responder(t)) for t in application.http]
+        self._router = Router([(t.route, respond) for t, respond in responders if t.route])
+        self._chained = {t.component: self._chained_to(t, r) for t, r in responders if t.component}
+
+    @property
+    def unreachable(self) -> list[str]:
+        """Routes that no request reaches, as their author wrote them."""
+        return [lost.route.text for lost in self._router.unreachable]
+
+    def __call__(self, request: Request, reply: Reply) -> Work:
+        path = request.target.partition("?")[0]
+        if path.startswith(RESERVED):
+            return self._well_known(path, reply)
+        match = self._router.match(path)
+        if match is None:
+            return _respond(StaticResponse(404), reply)
+        return match.target(request, reply, match)
+
+    def chained(self, component: str) -> Handler | None:
+        """What answers `http://<component>.spin.internal`."""
+        return self._chained.get(component)
+
+    def close(self) -> None:
+        """Keeps nothing ready any more; requests under way go on."""
+        for sandboxes in self._sandboxes.values():
+            sandboxes.close()
+
+    def _well_known(self, path: str, reply: Reply) -> Work:
+        known = {"health": self._health, "info": self._info}
+        return _respond(known.get(path.removeprefix(RESERVED), StaticResponse(404)), reply)
+
+    def _responder(self, trigger: HttpTrigger) -> Responder:
+        if trigger.response is not None:
+            response = trigger.response
+            return lambda _request, reply, _match: _respond(response, reply)
+        assert trigger.component is not None
+        sandboxes = self._sandboxes[trigger.component]
+        if trigger.wagi is not None:
+            return _wagi(sandboxes, trigger.wagi)
+        return _http(sandboxes, trigger.route or CHAINED)
+
+    def _chained_to(self, trigger: HttpTrigger, respond: Responder) -> Handler:
+        """Another component's call: it sees the route `/...`, whatever its own is."""
+        if trigger.wagi is None:
+            assert trigger.component is not None
+            respond = _http(self._sandboxes[trigger.component], CHAINED)
+
+        def handle(request: Request, reply: Reply) -> Work:
+            match = Match(CHAINED, respond, path_info=request.target.partition("?")[0])
+            return respond(request, reply, match)
+
+        return handle
+
+
+def _http(sandboxes: Sandboxes, route: Route) -> Responder:
+    export = _export(sandboxes, (_HANDLER,), "wasi:http/incoming-handler@0.2")
+    invoke = HttpInvoker(sandboxes, export)
+    headers = RequestHeaders(route)
+
+    def respond(request: Request, reply: Reply, match: Match[Any]) -> Work:
+        url = f"{request.scheme}://{request.authority}{request.target}"
+        request.headers = headers.add(request.headers, match, url=url, client=request.client)
+        return invoke(request, reply)
+
+    return respond
+
+
+def _wagi(sandboxes: Sandboxes, wagi: Wagi) -> Responder:
+    export = _export(sandboxes, _COMMANDS, "_start or wasi:cli/run@0.2")
+    return WagiInvoker(sandboxes, export, wagi.argv).respond
+
+
+def _export(sandboxes: Sandboxes, prefixes: tuple[str, ...], wanted: str) -> int:
+    exports = sandboxes.component.exports
+    found = [number for name, number in exports.items() if name.startswith(prefixes)]
+    if len(found) != 1:
+        raise ComponentError(
+            f"component {sandboxes.profile.component}: exports {', '.join(exports) or 'nothing'}, "
+            f"where {'one' if found else 'the'} {wanted} is needed",
+            hint=_hint(sandboxes.component, prefixes),
+        )
+    return found[0]
+
+
+def _hint(component: Component, prefixes: tuple[str, ...]) -> str | None:
+    if _HANDLER in prefixes and any(name.startswith(_COMMANDS) for name in component.exports):
+        return 'it is a command: give its trigger executor = { type = "wagi" }'
+    return None
+
+
+def _respond(response: StaticResponse, reply: Reply) -> None:
+    reply.start(response.status, list(response.headers))
+    reply.write(response.body)
+    reply.finish()
+
+
+def _text(status: int, body: bytes) -> StaticResponse:
+    return StaticResponse(status, ((b"content-type", b"text/plain"),), body)
+
+
+def _json(content: dict[str, str]) -> StaticResponse:
+    body = json.dumps({key: value for key, value in content.items() if value}).encode()
+    return StaticResponse(200, ((b"content-type", b"application/json"),), body)

@@ -1,0 +1,31 @@
+"""Tells the operator what became of an invocation: one line for one failure."""
+
+from __future__ import annotations
+
+import logging
+
+from edge.engine.values import Trap
+from edge.errors import EdgeError, GuestError
+from edge.invocation.sandbox import Profile
+
+_log = logging.getLogger("edge.invocation")
+
+
+def report(profile: Profile, error: EdgeError) -> None:
+    """Logs a guest's failure with the fields EDGE_APP, EDGE_COMPONENT and EDGE_INVOCATION; others are not logged here.
+
+    A traceback comes with it only when one of our own host functions failed.
+    """
+    if not isinstance(error, GuestError):
+        return
+    cause = error.__cause__
+    ours = cause is not None and not isinstance(cause, Trap | TimeoutError | EdgeError)
+    _log.warning(
+        "%s [%s] %s", profile.component, error.invocation, error.cause,
+        extra={
+            "EDGE_APP": profile.application,
+            "EDGE_COMPONENT": profile.component,
+            "EDGE_INVOCATION": error.invocation,
+        },
+        exc_info=cause if ours else None,
+    )  # fmt: skip

@@ -1,0 +1,247 @@
+"""A component's sandboxes: fresh for each event, made ready ahead while events come, or reused where that was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from edge.application.options import Options
+from edge.engine._core import Instance
+from edge.engine.drive import Lane
+from edge.engine.guest import Component
+from edge.engine.values import Trap
+from edge.errors import GuestError, Overloaded
+from edge.invocation.admission import Budget, Gate
+from edge.wasi.context import Context
+from edge.wasi.lines import LineSink
+from edge.wasi.outbound import Egress, Grants, Outbound
+from edge.wasi.tree import Tree
+
+# Making an instance ahead pays where making one takes longer than this (seconds): a small guest takes 10 µs, one
+# of componentize-py a millisecond.
+WORTH_PREPARING = 200e-6
+AHEAD = 2  # instances made ahead; more would hold memory for bursts that the queue absorbs
+HOT = 10.0  # seconds since the last event after which nothing is kept ready
+
+_log = logging.getLogger("edge.guest")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What all invocations of a node share. `trace`: called with each line a guest prints, (application, component,
+    invocation, stream, line)."""
+
+    budget: Budget
+    lane: Lane = field(default_factory=Lane)
+    egress: Egress = field(default_factory=Egress)
+    trace: Callable[[str, str, str, str, str], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What every invocation of a component gets."""
+
+    application: str
+    component: str
+    options: Options = field(default_factory=Options)
+    environ: tuple[tuple[str, str], ...] = ()
+    tree: Tree | None = None
+    grants: Grants = field(default_factory=Grants)
+
+
+class Output:
+    """A guest's stdout or stderr: lines of the log, marked with component and invocation. Made at the first write."""
+
+    __slots__ = ("_lines", "_sandbox", "_stream")
+
+    error: Exception | None = None
+
+    def __init__(self, sandbox: Sandbox, stream: str) -> None:
+        self._sandbox = sandbox
+        self._stream = stream
+        self._lines: LineSink | None = None
+
+    def writable(self) -> int:
+        return 65_536
+
+    def write(self, data: bytes) -> None:
+        if self._lines is None:
+            self._lines = LineSink(self._emit)
+        self._lines.write(data)
+
+    async def wait_writable(self) -> None:
+        return
+
+    def finish(self) -> None:
+        if self._lines is not None:
+            self._lines.finish()
+            self._lines = None
+
+    def abort(self, error: Exception) -> None:
+        self.finish()
+
+    def _emit(self, line: str) -> None:
+        self._sandbox.pool.emit(self._sandbox.id, self._stream, line)
+
+
+class Sandbox:
+    """An instance with its context, for one invocation at a time."""
+
+    __slots__ = ("context", "id", "instance", "pool", "uses")
+
+    def __init__(self, pool: Sandboxes) -> None:
+        self.pool = pool
+        self.id = ""
+        self.uses = 0
+        profile = pool.profile
+        self.context = Context(
+            environ=profile.environ,
+            stdout=Output(self, "stdout"),
+            stderr=Output(self, "stderr"),
+            tree=profile.tree,
+            scratch=profile.options.scratch,
+        )
+        self.instance: Instance = pool.component.instantiate(self.context, profile.options.memory)
+
+    def expire(self) -> None:
+        """Not to be used again."""
+        self.uses = sys.maxsize
+
+    def close(self) -> None:
+        """Frees everything the guest held. Idempotent."""
+        try:
+            self.instance.close()
+        finally:
+            self.context.stdout.finish()
+            self.context.stderr.finish()
+            self.context.close()
+
+
+class Sandboxes:
+    """The sandboxes of one component. `gate` admits; `take` and `give` are for who was admitted."""
+
+    def __init__(self, component: Component, profile: Profile, node: Node) -> None:
+        self.component = component
+        self.profile = profile
+        self.node = node
+        options = profile.options
+        self.gate = Gate(
+            node.budget, profile.component, memory=options.memory, slots=_slots(component),
+            concurrency=options.concurrency, queue=options.queue, timeout=options.queue_timeout,
+        )  # fmt: skip
+        self._ids = map("{}-{:x}".format, itertools.repeat(secrets.token_hex(4)), itertools.count(1))
+        self._idle: deque[Sandbox] = deque()  # reused ones, between two events
+        self._ready: deque[Sandbox] = deque()  # made ahead; each holds its share of the budget
+        self._cost = 0.0  # seconds of the last instantiation
+        self._last = 0.0  # when the last event came, loop time
+        self._refill: asyncio.Handle | None = None
+        self._cooling: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def emit(self, invocation: str, stream: str, line: str) -> None:
+        profile = self.profile
+        if self.node.trace is not None:
+            self.node.trace(profile.application, profile.component, invocation, stream, line)
+        else:
+            _log.info("%s [%s] %s", profile.component, invocation, line)
+
+    def outbound(self) -> Outbound | None:
+        """The way out of one invocation; None: there is none."""
+        grants = self.profile.grants
+        return Outbound(grants, self.node.egress) if grants.hosts else None
+
+    def take(self) -> Sandbox:
+        """A sandbox for one invocation. Raises GuestError when it cannot start, Overloaded when there is no place."""
+        if self._idle:
+            sandbox = self._idle.pop()
+        elif self._ready:
+            sandbox = self._ready.popleft()
+            self.node.budget.give(self.gate)
+        else:
+            sandbox = self._make()
+        sandbox.id = next(self._ids)
+        sandbox.uses += 1
+        return sandbox
+
+    def give(self, sandbox: Sandbox) -> None:
+        """The invocation is over."""
+        instance = sandbox.instance
+        if (
+            sandbox.uses < self.profile.options.reuse
+            and not instance.broken
+            and not instance.handles
+            and not self._closed
+        ):
+            sandbox.context.outbound = None
+            self._idle.append(sandbox)
+        else:
+            sandbox.close()
+        if self._cost > WORTH_PREPARING and not self._closed:
+            self._prepare()
+
+    def close(self) -> None:
+        """Nothing is kept ready any more; invocations under way go on."""
+        self._closed = True
+        for handle in (self._refill, self._cooling):
+            if handle is not None:
+                handle.cancel()
+        self._cool(force=True)
+
+    def _make(self) -> Sandbox:
+        started = time.perf_counter()
+        try:
+            return Sandbox(self)
+        except Trap as exc:
+            raise GuestError(f"did not start: {exc}", component=self.profile.component) from exc
+        except MemoryError as exc:
+            raise Overloaded(f"component {self.profile.component}: {exc}") from exc
+        finally:
+            self._cost = time.perf_counter() - started
+
+    def _prepare(self) -> None:
+        """Makes instances ahead once the loop has nothing else to do."""
+        loop = asyncio.get_running_loop()
+        self._last = loop.time()
+        if self._refill is None and len(self._ready) + len(self._idle) < AHEAD:
+            self._refill = loop.call_soon(self._fill)
+        if self._cooling is None:
+            self._cooling = loop.call_later(HOT, self._cool)
+
+    def _fill(self) -> None:
+        self._refill = None
+        budget = self.node.budget
+        if self._closed or len(self._ready) >= AHEAD or budget.contended or not budget.take(self.gate):
+            return
+        try:
+            self._ready.append(self._make())
+        except (GuestError, Overloaded):
+            budget.give(self.gate)  # the next event says why
+            return
+        if len(self._ready) < AHEAD:
+            self._refill = asyncio.get_running_loop().call_soon(self._fill)
+
+    def _cool(self, *, force: bool = False) -> None:
+        self._cooling = None
+        if not force:
+            loop = asyncio.get_running_loop()
+            if (left := self._last + HOT - loop.time()) > 0:
+                self._cooling = loop.call_later(left, self._cool)
+                return
+        while self._ready:
+            self._ready.pop().close()
+            self.node.budget.give(self.gate)
+        while self._idle:
+            self._idle.pop().close()
+
+
+def _slots(component: Component) -> int:
+    """Slots of the pool one instance takes: memories, or the share of core instances a slot brings."""
+    code = component.code
+    return max(1, code.memories, -(-len(code.plan.instances) // 16))

@@ -1,0 +1,125 @@
+"""HTTP requests answered by a command: Wagi, CGI for Wasm. Request on stdin, response on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edge.application import wagi
+from edge.application.routes import Match
+from edge.errors import EdgeError, GuestError
+from edge.invocation.report import report
+from edge.invocation.run import Run
+from edge.invocation.sandbox import Sandbox, Sandboxes
+from edge.wasi.cli import Exit
+from edge.wasi.http.message import Reply, Request
+from edge.wasi.io import SharedSource
+
+
+class WagiInvoker:
+    """Runs a component's command for each request. `export`: the number of its start function."""
+
+    __slots__ = ("_argv", "_base_path", "_export", "sandboxes")
+
+    def __init__(self, sandboxes: Sandboxes, export: int, argv: str, base_path: str = "/") -> None:
+        self.sandboxes = sandboxes
+        self._export = export
+        self._argv = argv
+        self._base_path = base_path
+
+    async def respond(self, request: Request, reply: Reply, match: Match[Any]) -> None:
+        gate = self.sandboxes.gate
+        if not gate.enter():
+            await gate.wait()
+        run = Run(self.sandboxes)
+        output = _Output(reply)
+        environ = self._environment(request, match)
+        path, _, query = request.target.partition("?")
+
+        def arguments(sandbox: Sandbox) -> tuple[()]:
+            context = sandbox.context
+            sandbox.expire()  # a command runs once
+            context.environ = (*self.sandboxes.profile.environ, *environ.items())
+            context.arguments = wagi.arguments(self._argv, path, query)
+            context.stdin = SharedSource(request.body)
+            context.stdout = output
+            return ()
+
+        try:
+            await self._run(run, arguments, reply)
+            output.end()
+        except EdgeError as exc:
+            if isinstance(exc, GuestError):
+                exc.component = self.sandboxes.profile.component
+                exc.invocation = run.id
+            report(self.sandboxes.profile, exc)
+            reply.abort(exc)
+        except BaseException:
+            reply.abort(ConnectionAbortedError("the invocation was cancelled"))
+            raise
+
+    async def _run(self, run: Run, arguments: Any, reply: Reply) -> None:
+        """Runs the command; exit(0) is success."""
+        try:
+            if not run.start(self._export, arguments):
+                await run.finish(lambda: reply.written if reply.started else None)
+        except GuestError as exc:
+            if not (isinstance(exc.__cause__, Exit) and exc.__cause__.status == 0):
+                raise
+
+    def _environment(self, request: Request, match: Match[Any]) -> Mapping[str, str]:
+        length = dict(request.headers).get(b"content-length")
+        return wagi.environment(
+            match,
+            method=request.method,
+            scheme=request.scheme,
+            authority=request.authority,
+            target=request.target,
+            headers=request.headers,
+            client=request.client,
+            content_length=int(length) if length else 0 if request.body.exhausted else None,
+            base_path=self._base_path,
+        )
+
+
+class _Output:
+    """The command's stdout: the response's head, then its body, straight into the reply."""
+
+    __slots__ = ("_head", "_reply")
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+        self._head: wagi.HeadReader | None = wagi.HeadReader()
+
+    @property
+    def error(self) -> Exception | None:
+        return self._reply.error
+
+    def writable(self) -> int:
+        return 4096 if self._head is not None else self._reply.writable()
+
+    def write(self, data: bytes) -> None:
+        if self._head is None:
+            self._reply.write(data)
+        elif head := self._head.feed(data):
+            self._start(head)
+
+    async def wait_writable(self) -> None:
+        if self._head is None:
+            await self._reply.wait_writable()
+
+    def finish(self) -> None:
+        """A guest that closes its stdout may go on: the response ends with the command."""
+
+    def abort(self, error: Exception) -> None:
+        self.finish()
+
+    def end(self) -> None:
+        if self._head is not None:
+            self._start(self._head.end())
+        self._reply.finish()
+
+    def _start(self, head: wagi.Head) -> None:
+        self._head = None
+        self._reply.start(head.status, head.headers)
+        self._reply.write(head.rest)

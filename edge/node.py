@@ -1,0 +1,154 @@
+"""The composition root: one engine, one pool, one way out, and what is live on them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edge import wasi
+from edge.application import templates
+from edge.application.hosts import AllowedHosts
+from edge.application.model import Component as Declaration
+from edge.config import Limits
+from edge.engine import guest, runtime
+from edge.engine._core import Engine
+from edge.engine.cache import CodeCache
+from edge.engine.host import Interfaces
+from edge.errors import ConfigError
+from edge.invocation import sandbox
+from edge.invocation.admission import Budget
+from edge.invocation.application import LiveApplication
+from edge.invocation.sandbox import Profile, Sandboxes
+from edge.registry.local import LocalApplication
+from edge.wasi.http.client import open_egress
+from edge.wasi.http.types import INCOMING_HANDLER
+from edge.wasi.outbound import Egress, Grants
+from edge.wasi.outbound import Limits as OutboundLimits
+from edge.wasi.tree import Tree
+
+_log = logging.getLogger("edge.node")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What every application of this machine shares. Made by `open_node`."""
+
+    engine: Engine
+    cache: CodeCache
+    interfaces: Interfaces
+    shared: sandbox.Node
+
+    async def activate(
+        self,
+        local: LocalApplication,
+        variables: Mapping[str, str],
+        progress: Callable[[str], None] = _log.info,
+    ) -> LiveApplication:
+        """Loads, compiles and links an application. Nothing of it runs yet.
+
+        Raises ComponentError or ConfigError for what cannot be made live; nothing has changed then.
+        """
+        application = local.application
+        values = templates.resolve(application.variables, variables)
+        chain = _Chain()
+        ready: dict[str, Sandboxes] = {}
+        for id in {t.component: None for t in application.http if t.component}:
+            declared = application.components[id]
+            component = await self._load(local.sources[id], id, progress)
+            profile = await self._profile(local, declared, values, chain)
+            ready[id] = Sandboxes(component, profile, self.shared)
+        live = chain.live = LiveApplication(application, ready)
+        # What was just loaded lives until the next change: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        return live
+
+    async def _load(
+        self, source: Path, id: str, progress: Callable[[str], None]
+    ) -> guest.Component:
+        binary = await asyncio.to_thread(source.read_bytes)
+        exports = (INCOMING_HANDLER,)
+        return await guest.load(
+            binary, f"component {id}", self.interfaces, self.cache, exports, progress
+        )
+
+    async def _profile(
+        self,
+        local: LocalApplication,
+        declared: Declaration,
+        values: Mapping[str, str],
+        chain: _Chain,
+    ) -> Profile:
+        files = local.files.get(declared.id, ())
+        tree = await asyncio.to_thread(Tree.build, files) if files else None
+        return Profile(
+            local.application.name,
+            declared.id,
+            declared.options,
+            tuple(declared.environment.items()),
+            tree,
+            _grants(local, declared, values, chain),
+        )
+
+
+class _Chain:
+    """How a component's calls find the application they belong to, which is made last."""
+
+    live: LiveApplication | None = None
+
+
+def _grants(
+    local: LocalApplication, declared: Declaration, values: Mapping[str, str], chain: _Chain
+) -> Grants:
+    try:
+        hosts = AllowedHosts.parse(
+            declared.allowed_outbound_hosts,
+            variables=values,
+            components=local.application.components,
+        )
+    except ValueError as exc:
+        where = f"component.{declared.id}.allowed_outbound_hosts"
+        raise ConfigError(f"{local.application.name}: {where}: {exc}") from exc
+    return Grants(
+        hosts,
+        chain=lambda id: chain.live.chained(id) if chain.live else None,
+        origin=lambda request, reply: chain.live(request, reply) if chain.live else None,
+        limits=replace(OutboundLimits(), connections=declared.options.outbound_connections),
+    )
+
+
+@asynccontextmanager
+async def open_node(
+    state_dir: Path,
+    limits: Limits | None = None,
+    trace: Callable[[str, str, str, str, str], None] | None = None,
+) -> AsyncIterator[Node]:
+    """A node without applications; what it opened is closed on leaving."""
+    limits = limits or Limits()
+    engine = runtime.create_engine()
+    slots = limits.instances or engine.options.slots or _UNPOOLED
+    egress = open_egress()
+    try:
+        yield Node(
+            engine,
+            CodeCache(engine, state_dir / "code"),
+            Interfaces(wasi.interfaces()),
+            sandbox.Node(Budget(limits.memory, slots), egress=egress, trace=trace),
+        )
+    finally:
+        await _close(egress)
+
+
+# How many guests run at once where there is no pool to say it.
+_UNPOOLED = 64
+
+
+async def _close(egress: Egress) -> None:
+    if egress.http is not None:
+        await egress.http.close()
+    egress.resolver.close()
