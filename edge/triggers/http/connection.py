@@ -1,23 +1,23 @@
-"""One client's connection: its requests one after the other, each handed to the handler.
+"""One client's requests, one after the other, each handed to the handler.
 
-Knows sockets, deadlines and back-pressure; parsing is the parser's, framing of replies the reply's.
+Parsing is the parser's, framing of replies the reply's, the socket the line's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import struct
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any
 
 from edge.errors import EdgeError, Overloaded
 from edge.triggers.http.deadlines import NEVER
 from edge.triggers.http.failure import Refused
+from edge.triggers.http.line import Line
 from edge.triggers.http.parser import BODY, DONE, HEAD, RequestParser
-from edge.triggers.http.reply import ROOM, Reply
+from edge.triggers.http.reply import Reply
+from edge.wasi.http import message
 from edge.wasi.http.message import Request
 from edge.wasi.pipe import CAPACITY, Pipe
 
@@ -26,18 +26,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# SO_LINGER on, for 0 s: closing resets the connection, which no client takes for a clean end.
-_RESET: Final = struct.pack("ii", 1, 0)
-
 
 class _AwaitedBody(Pipe):
     """The body of a client that waits for "100 Continue": the first read invites it."""
 
     __slots__ = ("_invite",)
 
-    def __init__(self, on_writable: Callable[[], None], invite: Callable[[], None]) -> None:
+    def __init__(self, on_writable: Callable[[], None], invite: Callable[[Pipe], None]) -> None:
         super().__init__(CAPACITY, on_writable)
-        self._invite: Callable[[], None] | None = invite
+        self._invite: Callable[[Pipe], None] | None = invite
 
     def read_nowait(self, n: int) -> bytes:
         self._ask()
@@ -49,27 +46,20 @@ class _AwaitedBody(Pipe):
 
     def _ask(self) -> None:
         if self._invite is not None:
-            self._invite()
+            self._invite(self)
             self._invite = None
 
 
-class Connection(asyncio.BufferedProtocol):
-    """An asyncio protocol; also the Wire of its replies, and Watched by the server's deadlines."""
+class Connection(Line):
+    """What a client sends, and the Wire of its replies."""
 
     def __init__(self, server: HttpServer) -> None:
+        super().__init__(server)
         self._server = server
-        self._settings = server.settings
-        self._loop = server.loop
         self._parser = RequestParser(server.settings)
-        self.input_by = self.output_by = NEVER
         self._input = b""  # what was received; parsed up to _at
         self._at = 0
         self._dispatching = False  # the handler is on the stack
-        self._reading = True
-        self._congested = False
-        self._at_eof = False
-        self._closing = False
-        self._unsent = 0  # when the client last took something
         self._keep = True  # the connection, after the current reply
         self._task: asyncio.Task[None] | None = None
         self._forget()
@@ -85,28 +75,21 @@ class Connection(asyncio.BufferedProtocol):
     # From asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=ROOM - 1, low=ROOM // 4)
-        self._client = _address(transport.get_extra_info("peername"))
-        self._local = _address(transport.get_extra_info("sockname"))
-        self._scheme = "https" if transport.get_extra_info("sslcontext") else "http"
-        crowd = len(self._server.connections)
+        super().connection_made(transport)
+        crowd = len(self._deadlines)
         if self._server.draining or crowd >= 2 * self._settings.max_connections:
             self.cut()
             return
-        self._server.connections.add(self)
+        self._deadlines.add(self)
         self._wait(self._settings.idle_timeout)
         if crowd >= self._settings.max_connections:
             self._refuse(Overloaded("too many connections"))
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._server.buffer
-
     def buffer_updated(self, nbytes: int) -> None:
-        data = self._server.buffer[:nbytes].tobytes()
         if self._closing:
-            self._discard(nbytes)
+            self._ignore(nbytes)
             return
+        data = self._buffer[:nbytes].tobytes()
         if self._at < len(self._input):
             data = self._input[self._at :] + data
         self._input, self._at = data, 0
@@ -116,6 +99,7 @@ class Connection(asyncio.BufferedProtocol):
         self._at_eof = True
         unanswered = self._parser.phase is DONE or self._at < len(self._input)
         if self._closing or self._scheme == "https" or not unanswered:
+            self._closing = True
             self._bound_output()
             return False
         self._wait(self._settings.half_closed_timeout)
@@ -123,7 +107,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
-        self._server.connections.discard(self)
+        self._deadlines.discard(self)
         error = ConnectionResetError("the client is gone")
         if self._parser.body is not None:
             self._parser.body.abort(error)
@@ -134,17 +118,12 @@ class Connection(asyncio.BufferedProtocol):
         self._reply = self._task = None
         self._parser.close()
 
-    def pause_writing(self) -> None:
-        self._congested = True
-        self._bound_output()
-
     def resume_writing(self) -> None:
-        self._congested = False
-        self.output_by = NEVER
+        super().resume_writing()
         if self._reply is not None:
             self._reply.wake()
 
-    # Requests
+    # A request
 
     def _read(self) -> None:
         """Parse what was received, up to the end of one request."""
@@ -169,13 +148,14 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._parser.body = Pipe(CAPACITY, self._flow)
 
-    def _invite(self) -> None:
-        """The body is wanted. A final status that left already invites it as well."""
-        if self._expecting and not self._closing and not self._parser.received:
-            self._expecting = False
-            if self._keep:
-                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self._flow()
+    def _invite(self, body: Pipe) -> None:
+        """The body is wanted. Unless some of it came unasked, or the final status is out."""
+        if self._closing or body is not self._parser.body or self._parser.received:
+            return
+        self._expecting = False
+        if self._reply is None or not self._reply.sent:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._flow()
 
     def _dispatch(self) -> None:
         parser = self._parser
@@ -190,9 +170,10 @@ class Connection(asyncio.BufferedProtocol):
             self._server.no_body if parser.body is None else parser.body,
             self._client,
         )
+        handler = self._server.handler if parser.target != "*" else _options
         self._dispatching = True
         try:
-            work = self._server.handler(request, reply)
+            work = handler(request, reply)
             if work is not None:
                 self._run(work, reply)
             elif not reply.finished:
@@ -227,12 +208,12 @@ class Connection(asyncio.BufferedProtocol):
         self._keep = False
         if self._parser.body is not None:
             self._parser.body.abort(error)
-        if self._reply is None:
-            self._reply = Reply(self, self._parser.method, old=self._parser.old)
         if self._task is not None:
             self._task.cancel()
+        if self._reply is None:
+            self._reply = Reply(self, self._parser.method, old=self._parser.old)
         self._reply.abort(error)
-        self._linger()
+        self._part()
 
     # What comes next
 
@@ -244,6 +225,7 @@ class Connection(asyncio.BufferedProtocol):
             if not self._begun:
                 self._begun = True
                 self._wait(self._settings.head_timeout)
+                self._read_on(wanted=True)
         elif self._reply.finished:
             self._answered()
         else:
@@ -252,13 +234,16 @@ class Connection(asyncio.BufferedProtocol):
     def _answered(self) -> None:
         self._task = None
         if not self._keep:
-            self._linger()
+            self._part()
         elif self._parser.phase is DONE:
             self._next()
         else:
             self._skip_body()
 
     def _next(self) -> None:
+        if self._parser.body is not None:
+            # A guest that goes on after its reply may still read it.
+            self._parser.body.on_writable = None
         self._parser.reset()
         self._forget()
         if self._at < len(self._input):
@@ -285,24 +270,46 @@ class Connection(asyncio.BufferedProtocol):
         if self._in_vain():
             self._read_on(wanted=True)
         else:
+            self._part()
+
+    def _part(self) -> None:
+        """Close after the reply; a client that is silent by agreement needs no farewell."""
+        if self._closing:
+            return
+        if self._parser.phase is DONE and not self._parser.keep_alive:
+            self._close()
+        else:
             self._linger()
+
+    def drain(self) -> None:
+        """Close when no request is under way; else after its reply."""
+        if self._reply is None and not self._begun and not self._closing:
+            self._close()
+
+    # Back-pressure and patience
 
     def _flow(self) -> None:
         """Read on while there is room for what comes. Called whenever that may have changed."""
         body = self._parser.body
         if self._parser.phase is not BODY or body is None:
-            if self._at_eof:
-                self._wait(self._settings.half_closed_timeout)
-            else:
-                self.input_by = NEVER
-            self._read_on(wanted=len(self._input) - self._at < CAPACITY)
+            self._overhear()
             return
         wanted = self._in_vain() if body.ended else body.size < body.capacity
-        if wanted and (self._parser.received or not self._expecting):
+        if self._skipping:
+            pass  # its time is fixed
+        elif wanted and (self._parser.received or not self._expecting):
             self._wait(self._settings.body_timeout)
-        elif not self._skipping:
+        else:
             self.input_by = NEVER
         self._read_on(wanted=wanted)
+
+    def _overhear(self) -> None:
+        """While a request is served reading goes on, to see the client leave."""
+        if self._at_eof:
+            self._wait(self._settings.half_closed_timeout)
+        else:
+            self.input_by = NEVER
+        self._read_on(wanted=len(self._input) - self._at < CAPACITY)
 
     def _in_vain(self) -> bool:
         """Nobody reads the body. The client may send a little more."""
@@ -310,82 +317,9 @@ class Connection(asyncio.BufferedProtocol):
             self._allowance = self._parser.received + self._settings.drain_bytes
         return self._parser.received <= self._allowance
 
-    def _read_on(self, *, wanted: bool) -> None:
-        if wanted is self._reading or self._at_eof or self._closing:
-            return
-        self._reading = wanted
-        if wanted:
-            self._transport.resume_reading()
-        else:
-            self._transport.pause_reading()
-
-    # The end
-
-    def drain(self) -> None:
-        """Close when no request is under way; else after its reply."""
-        if self._reply is None and not self._begun:
-            self._close()
-
-    def _linger(self) -> None:
-        """Closing while the client sends could reset the connection before it sees the reply."""
-        if self._closing:
-            return
-        silent = self._parser.phase is DONE and not self._parser.keep_alive
-        if silent or self._at_eof or self._scheme == "https":
-            self._close()
-            return
-        self._read_on(wanted=True)
-        self._closing = True
-        self._allowance = self._settings.drain_bytes
-        self._wait(self._settings.drain_timeout)
-        self._bound_output()
-        self._transport.write_eof()
-
-    def _discard(self, count: int) -> None:
-        self._allowance = (self._allowance or 0) - count
-        if self._allowance < 0:
-            self._close()
-
-    def _close(self) -> None:
-        self._closing = True
-        self.input_by = NEVER
-        self._bound_output()
-        self._transport.close()
-
-    def cut(self) -> None:
-        self._closing = True
-        sock: socket.socket | None = self._transport.get_extra_info("socket")
-        if sock is not None and sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self._transport.abort()
-
-    # Deadlines
-
-    def _wait(self, seconds: float) -> None:
-        """For the client to send."""
-        self.input_by = self._loop.time() + seconds
-        self._server.connections.watch(self.input_by)
-
-    def _bound_output(self) -> None:
-        """The client shall take something of what is buffered for it."""
-        self._unsent = self._transport.get_write_buffer_size()
-        self.output_by = self._loop.time() + self._settings.write_timeout
-        self._server.connections.watch(self.output_by)
-
-    def expire(self, now: float) -> None:
-        if self.output_by <= now:
-            if 0 < self._unsent <= self._transport.get_write_buffer_size():
-                self.cut()
-                return
-            self._bound_output()
-        if self.input_by <= now:
-            self.input_by = NEVER
-            self._silent()
-
     def _silent(self) -> None:
-        """The client did not send what it should have."""
-        if self._closing or self._skipping:
-            self._close()
+        if self._skipping:
+            self._part()
         elif self._at_eof:
             self.cut()
         elif self._reply is not None:
@@ -396,14 +330,6 @@ class Connection(asyncio.BufferedProtocol):
             self._close()
 
     # For the reply
-
-    def send(self, data: bytes) -> None:
-        self._transport.write(data)
-        if self._at_eof:
-            self._wait(self._settings.half_closed_timeout)
-
-    def room(self) -> int:
-        return 0 if self._congested else ROOM - self._transport.get_write_buffer_size()
 
     def soon(self, reply: Reply) -> None:
         if not self._dispatching:
@@ -426,9 +352,7 @@ class Connection(asyncio.BufferedProtocol):
             self._settle()
 
 
-def _address(name: Any) -> str:
-    """ "ip:port"; "unix" for what has no address."""
-    if not isinstance(name, tuple):
-        return "unix"
-    host, port = name[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def _options(request: Request, reply: message.Reply) -> None:
+    """ "OPTIONS *" asks about the server as a whole (RFC 9110 §9.3.7), not an application."""
+    reply.start(204, [])
+    reply.finish()

@@ -130,7 +130,7 @@ class RequestParser:
         return end
 
     def _boundary(self, data: bytes, at: int) -> int:
-        if self._left:
+        if self._left and self.phase is BODY:
             return min(len(data), at + self._left)
         if self._tail:
             split = (self._tail + data[at : at + 3]).find(_EMPTY_LINE)
@@ -177,7 +177,6 @@ class RequestParser:
         self.headers, self._fields = self._fields, []
         self._check_headers()
         self._address()
-        self.keep_alive = self._llhttp.should_keep_alive()
         if self._upgraded:
             self._stay()
         self.phase = DONE if self._completed else BODY
@@ -317,7 +316,10 @@ class RequestParser:
                 self._fault = Refused(417, "unknown expectation")
 
     def on_headers_complete(self) -> None:
-        self._headed = True
+        # llhttp forgets at the end of the message, which may be next.
+        if not self._headed:
+            self.keep_alive = self._llhttp.should_keep_alive()
+            self._headed = True
 
     def on_body(self, data: bytes) -> None:
         self._framed = True

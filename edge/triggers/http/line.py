@@ -1,0 +1,157 @@
+"""One client's line: its socket, how fast bytes may flow, when patience ends, how it is closed.
+
+Knows nothing of HTTP; what the bytes mean is the business of the Connection built upon it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from edge.triggers.http.deadlines import NEVER
+
+if TYPE_CHECKING:
+    from edge.triggers.http.server import HttpServer
+
+# Bytes held back or buffered for a client that is not yet ready for them. Smaller: more writes and
+# wake-ups for each MiB, and bodies of 64 KiB leave in chunks; larger: more memory a slow client.
+ROOM: Final = 131_072
+
+# SO_LINGER on, for 0 s: closing resets the connection, which no client takes for a clean end.
+_RESET: Final = struct.pack("ii", 1, 0)
+
+
+class Line(asyncio.BufferedProtocol):
+    """An asyncio protocol with deadlines: Watched by the server's Deadlines.
+
+    `input_by`: when the client must have sent something; `output_by`: have taken something.
+    """
+
+    _transport: asyncio.Transport
+
+    def __init__(self, server: HttpServer) -> None:
+        self._settings = server.settings
+        self._loop = server.loop
+        self._buffer = server.buffer
+        self._deadlines = server.connections
+        self.input_by = self.output_by = NEVER
+        self._reading = True
+        self._congested = False
+        self._at_eof = False
+        self._closing = False
+        self._unsent = 0  # when the client last took something
+        self._ignored = 0  # bytes that came after the last reply
+
+    # From asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=ROOM - 1, low=ROOM // 4)
+        self._client = _address(transport.get_extra_info("peername"))
+        self._local = _address(transport.get_extra_info("sockname"))
+        self._scheme = "https" if transport.get_extra_info("sslcontext") else "http"
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def pause_writing(self) -> None:
+        self._congested = True
+        self._bound_output()
+
+    def resume_writing(self) -> None:
+        self._congested = False
+        self.output_by = NEVER
+
+    # The flow of bytes
+
+    def room(self) -> int:
+        """How many bytes of ROOM are free; 0 until the client has taken most of it."""
+        return 0 if self._congested else ROOM - self._transport.get_write_buffer_size()
+
+    def send(self, data: bytes) -> None:
+        self._transport.write(data)
+        if self._at_eof:
+            self._wait(self._settings.half_closed_timeout)
+
+    def _read_on(self, *, wanted: bool) -> None:
+        # After the end of input asyncio has no reader, and resuming would add one.
+        if wanted is self._reading or self._at_eof or self._closing:
+            return
+        self._reading = wanted
+        if wanted:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    # The end
+
+    def _linger(self) -> None:
+        """Closing while the client sends could reset the connection before it sees the reply."""
+        if self._at_eof or self._scheme == "https":
+            self._close()
+            return
+        self._read_on(wanted=True)
+        self._closing = True
+        self._wait(self._settings.drain_timeout)
+        self._bound_output()
+        self._transport.write_eof()
+
+    def _ignore(self, count: int) -> None:
+        self._ignored += count
+        if self._ignored > self._settings.drain_bytes:
+            self._close()
+
+    def _close(self) -> None:
+        """What is buffered still leaves."""
+        self._closing = True
+        self.input_by = NEVER
+        self._bound_output()
+        self._transport.close()
+
+    def cut(self) -> None:
+        """End it so that the client sees that something is missing."""
+        self._closing = True
+        sock: socket.socket | None = self._transport.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._transport.abort()
+
+    # Deadlines
+
+    def _wait(self, seconds: float) -> None:
+        """For the client to send."""
+        self.input_by = self._loop.time() + seconds
+        self._deadlines.watch(self.input_by)
+
+    def _bound_output(self) -> None:
+        """For the client to take some of what is buffered."""
+        self._unsent = self._transport.get_write_buffer_size()
+        self.output_by = self._loop.time() + self._settings.write_timeout
+        self._deadlines.watch(self.output_by)
+
+    def expire(self, now: float) -> None:
+        if self.output_by <= now:
+            if 0 < self._unsent <= self._transport.get_write_buffer_size():
+                self.cut()
+                return
+            self._bound_output()
+        if self.input_by <= now:
+            self.input_by = NEVER
+            if self._closing:
+                self._close()
+            else:
+                self._silent()
+
+    def _silent(self) -> None:
+        """The client did not send what it should have."""
+        raise NotImplementedError
+
+
+def _address(name: Any) -> str:
+    """ "ip:port"; "unix" for what has no address."""
+    if not isinstance(name, tuple):
+        return "unix"
+    host, port = name[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
