@@ -105,7 +105,8 @@ def choice(*names: str) -> Reader[str]:
     def read(value: object, where: Where) -> str:
         text = string(value, where)
         if text not in names:
-            known = " or ".join(f'"{name}"' for name in names)
+            *first, last = (f'"{name}"' for name in names)
+            known = f"{', '.join(first)} or {last}"
             raise where.error(f"must be {known}, not {show(value)}", did_you_mean(text, names))
         return text
 

@@ -18,7 +18,7 @@ from edge.application.fields import (
     parsed,
     string,
 )
-from edge.application.units import duration, size
+from edge.application.units import duration, show_duration, show_size, size
 
 __all__ = ["Options", "options"]
 
@@ -61,7 +61,8 @@ def _seconds(*, at_least: float, at_most: float) -> Reader[float]:
             raise where.error(f'must be a duration like "30s", not {value}', f'write "{value}s"')
         seconds = parsed(duration)(value, where)
         if not at_least <= seconds <= at_most:
-            raise where.error(f'must be between {at_least:g}s and {at_most:g}s, not "{value}"')
+            known = f"{show_duration(at_least)} and {show_duration(at_most)}"
+            raise where.error(f'must be between {known}, not "{value}"')
         return seconds
 
     return read
@@ -70,10 +71,13 @@ def _seconds(*, at_least: float, at_most: float) -> Reader[float]:
 def _bytes(*, at_least: int, at_most: int) -> Reader[int]:
     def read(value: object, where: Where) -> int:
         if isinstance(value, int) and not isinstance(value, bool):
-            raise where.error(f'must be a size like "64MiB", not {value}', f'write "{value}B"')
+            raise where.error(
+                f'must be a size like "64MiB", not {value}', f'write "{show_size(value)}"'
+            )
         number = parsed(size)(value, where)
         if not at_least <= number <= at_most:
-            raise where.error(f'must be between {at_least}B and {at_most}B, not "{value}"')
+            known = f"{show_size(at_least)} and {show_size(at_most)}"
+            raise where.error(f'must be between {known}, not "{value}"')
         return number
 
     return read

@@ -44,7 +44,9 @@ def read_source(value: object, where: Where) -> Source:
     with Table(value, where) as table:
         if "url" in table:
             return _url_source(table)
-        return _package_source(table)
+        if "package" in table:
+            return _package_source(table)
+        raise where.error("needs a url with its digest, or a package with its version")
 
 
 def _url_source(table: Table) -> UrlSource:

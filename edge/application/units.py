@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["duration", "size"]
+__all__ = ["duration", "show_duration", "show_size", "size"]
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {
@@ -36,3 +36,19 @@ def size(text: str) -> int:
     if match is None or factor is None:
         raise ValueError(f'must be a size like "64MiB", not "{text}"')
     return int(float(match[1]) * factor) if "." in match[1] else int(match[1]) * factor
+
+
+def show_duration(seconds: float) -> str:
+    """The shortest way to write it that `duration` reads back."""
+    for unit in ("d", "h", "m", "s"):
+        if seconds >= _SECONDS[unit] and seconds % _SECONDS[unit] == 0:
+            return f"{seconds / _SECONDS[unit]:.0f}{unit}"
+    return f"{seconds * 1000:g}ms" if seconds else "0s"
+
+
+def show_size(number: int) -> str:
+    """The shortest way to write it that `size` reads back."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if number >= _BYTES[unit] and number % _BYTES[unit] == 0:
+            return f"{number // _BYTES[unit]}{unit}"
+    return f"{number}B"
