@@ -78,9 +78,7 @@ def exports(binary: bytes, name: str) -> tuple[str, ...]:
     section = _EXPORT_SECTION[kind(binary, name).value]
     read = _module_exports if binary.startswith(_MODULE) else _component_exports
     try:
-        return tuple(
-            n for start, end in _sections(binary, section) for n in read(binary[start:end])
-        )
+        return tuple(n for data in _sections(binary, section) for n in read(data))
     except (IndexError, UnicodeDecodeError, ValueError) as error:
         raise ComponentError(f"{name}: its exports are malformed") from error
 
