@@ -88,10 +88,10 @@ class Descriptor:
         return len(buffer)
 
     def append(self, buffer: bytes) -> int:
-        """Like `write`, at the end."""
+        """Writes at the end. Returns where the end is then."""
         file = self.file(WRITE)
         file.write(buffer, file.size())
-        return len(buffer)
+        return file.size()
 
     def read_via_stream(self, offset: int) -> InputStream:
         return InputStream(FileSource(self.file(READ), offset))

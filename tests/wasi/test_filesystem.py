@@ -184,7 +184,7 @@ def test_what_is_written_is_read_again() -> None:
     directory = scratch()
     file = create(directory, "x", b"hello")
     assert file.write(b"J", 0) == 1
-    assert file.append(b"!") == 1
+    assert file.append(b"!") == 6
     assert directory.open_at(0, "x", 0, READ).read(100, 0) == (b"Jello!", True)
     file.write(b"end", 10)
     assert file.read(100, 0)[0] == b"Jello!\0\0\0\0end"
