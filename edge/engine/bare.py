@@ -8,7 +8,8 @@ functions. What the host does not have traps when it is called.
 from __future__ import annotations
 
 from edge.engine import canonical
-from edge.engine.coremodule import CoreFunc, CoreImport, CoreModule, parse_module
+from edge.engine.coremodule import CoreImport, CoreModule, parse_module
+from edge.engine.coretypes import ANY_MEMORY, CoreExtern, CoreFunc
 from edge.engine.evaluate import WORLD
 from edge.engine.host import CoreFunction, Interface, Interfaces
 from edge.engine.plan import (
@@ -56,14 +57,14 @@ def plan_module(binary: bytes, interfaces: Interfaces, exports: tuple[Interface,
 
 
 def _options(module: CoreModule) -> Options:
-    memory = _export(module, "memory", "memory") if "memory" in module.exports else None
+    memory = _export(module, "memory", ANY_MEMORY) if "memory" in module.exports else None
     realloc = next((name for name in _REALLOC if name in module.exports), None)
     if memory is None or realloc is None:
         return Options(memory)
     return Options(memory, _export(module, realloc, canonical.REALLOC))
 
 
-def _export(module: CoreModule, name: str, expected: CoreFunc | str) -> InstanceExport:
+def _export(module: CoreModule, name: str, expected: CoreExtern) -> InstanceExport:
     canonical.check_core(module.export_type(name), expected, f"the export {name!r}")
     return InstanceExport(0, name)
 
@@ -71,7 +72,7 @@ def _export(module: CoreModule, name: str, expected: CoreFunc | str) -> Instance
 def _trampoline(item: CoreImport, interfaces: Interfaces, options: Options) -> AnyTrampoline:
     if not isinstance(item.type, CoreFunc):
         raise ComponentError(
-            f"unsupported core module: it imports a {item.type}, {item.module!r} {item.name!r}",
+            f"unsupported core module: it imports {item.module!r} {item.name!r}, {item.type}",
             hint="only functions can be imported",
         )
     if core := interfaces.core(item.module):

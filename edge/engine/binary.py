@@ -66,14 +66,17 @@ class Reader:
         return value
 
     def s33(self) -> int:
-        """A signed LEB128 of at most 33 bits."""
+        return self.signed(33)
+
+    def signed(self, bits: int) -> int:
+        """A signed LEB128 of at most so many bits."""
         value = shift = 0
         byte = 0x80
         while byte >= 0x80:
             byte = self.u8()
             value |= (byte & 0x7F) << shift
             shift += 7
-            if shift > 35:
+            if shift >= bits + 7:
                 raise self.error("a number is too long")
         return value - (1 << shift) if byte & 0x40 else value
 

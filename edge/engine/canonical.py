@@ -5,7 +5,7 @@ Source: the component model's `CanonicalABI.md`, "Canonical Definitions".
 
 from __future__ import annotations
 
-from edge.engine.coremodule import CoreExtern, CoreFunc
+from edge.engine.coretypes import CoreExtern, CoreFunc, satisfies
 from edge.engine.plan import Options
 from edge.engine.types import (
     Direction,
@@ -40,7 +40,7 @@ def post_return(func: Func) -> CoreFunc:
 
 def check_core(found: CoreExtern | None, expected: CoreExtern, what: str) -> None:
     """Refuses a core item of another type than its place needs."""
-    if found != expected:
+    if not satisfies(found, expected):
         raise ComponentError(f"malformed component: {what} is {found}, not {expected}")
 
 

@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edge.engine.coremodule import CoreExtern, CoreModule
+from edge.engine.coremodule import CoreModule
+from edge.engine.coretypes import CoreExtern
 from edge.engine.plan import (
     CoreItem,
     GuestCall,

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from edge.engine import canonical, plan
-from edge.engine.coremodule import CoreExtern, CoreFunc, CoreImport, CoreModule, parse_module
+from edge.engine.coremodule import CoreImport, CoreModule, parse_module
+from edge.engine.coretypes import ANY_MEMORY, CoreExtern, CoreFunc
 from edge.engine.definition import (
     Bundle,
     Canonical,
@@ -234,7 +235,7 @@ class Linker(Evaluator):
         if given.post_return is not None and freed is None:
             raise _malformed("a post-return function is given to a lowered function")
         return Options(
-            self._optional_item(scope, "core memory", given.memory, "memory"),
+            self._optional_item(scope, "core memory", given.memory, ANY_MEMORY),
             self._optional_item(scope, "core func", given.realloc, canonical.REALLOC),
             self._optional_item(scope, "core func", given.post_return, freed),
             given.encoding,

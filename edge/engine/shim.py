@@ -21,11 +21,10 @@ from edge.engine.coremodule import (
     START,
     TABLE,
     TYPE,
-    CoreFunc,
     CoreModule,
 )
+from edge.engine.coretypes import CoreFunc, CoreTable
 
-_FUNCREF = 0x70
 _LOCAL_GET, _I32_CONST, _CALL_INDIRECT, _END = 0x20, 0x41, 0x11, 0x0B
 _FILL_FROM_ZERO = bytes([0, _I32_CONST, 0, _END])  # active, table 0, offset `i32.const 0`
 
@@ -50,14 +49,17 @@ class Fixup:
 def read_shim(module: CoreModule) -> Shim | None:
     if module.sections.keys() != {TYPE, FUNCTION, TABLE, EXPORT, CODE}:
         return None
-    size = _table_size(module)
     slots = _slots(module)
-    if size is None or slots is None:
+    if slots is None:
         return None
     tables = [name for name, (kind, _) in module.exports.items() if kind == "table"]
     functions = {name: i for name, (kind, i) in module.exports.items() if kind == "func"}
     if len(tables) != 1 or len(functions) + 1 != len(module.exports):
         return None
+    table = module.type_of("table", 0)
+    if not isinstance(table, CoreTable) or table.element != "ref 0x70":
+        return None
+    size = table.limits.minimum
     if any(index >= len(slots) or slots[index] >= size for index in functions.values()):
         return None
     return Shim({name: slots[index] for name, index in functions.items()}, tables[0], size)
@@ -67,7 +69,7 @@ def read_fixup(module: CoreModule) -> Fixup | None:
     if module.sections.keys() != {TYPE, IMPORT, ELEMENT}:
         return None
     functions = [i for i, item in enumerate(module.imports) if isinstance(item.type, CoreFunc)]
-    tables = [i for i, item in enumerate(module.imports) if item.type == "table"]
+    tables = [i for i, item in enumerate(module.imports) if isinstance(item.type, CoreTable)]
     reader = module.section(ELEMENT)
     if reader is None or len(tables) != 1 or len(functions) + 1 != len(module.imports):
         return None
@@ -86,15 +88,6 @@ def only_starts(module: CoreModule) -> bool:
     return module.imports[0].type == CoreFunc((), ())
 
 
-def _table_size(module: CoreModule) -> int | None:
-    """The minimum size of the module's table of functions, if that is its only table."""
-    reader = module.section(TABLE)
-    if reader is None or reader.count() != 1 or reader.u8() != _FUNCREF:
-        return None
-    bounded = reader.u8()
-    return reader.u32() if bounded in (0, 1) else None
-
-
 def _slots(module: CoreModule) -> list[int] | None:
     """The slot that each function calls with its own arguments."""
     reader = module.section(CODE)
@@ -110,8 +103,8 @@ def _slots(module: CoreModule) -> list[int] | None:
 
 
 def _slot(module: CoreModule, index: int, body: Reader) -> int | None:
-    type_ = module.function_type(index)
-    if body.u8() != 0:  # locals
+    type_ = module.type_of("func", index)
+    if not isinstance(type_, CoreFunc) or body.u8() != 0:  # no locals
         return None
     for parameter in range(len(type_.params)):
         if body.u8() != _LOCAL_GET or body.u32() != parameter:

@@ -5,6 +5,8 @@ Source: the component model's `Binary.md`.
 
 from __future__ import annotations
 
+import re
+
 from edge.engine.binary import BoundedReader
 from edge.engine.definition import ExportAlias, Extern, OuterAlias, Target
 from edge.errors import ComponentError
@@ -21,6 +23,7 @@ _CORE_SORTS = {
 }
 _SORTS = {0x01: "func", 0x02: "value", 0x03: "type", 0x04: "component", 0x05: "instance"}
 _EXTERNS = frozenset({"func", "component", "instance", "core module"})
+_NAME = re.compile(r"[!-~]{1,1000}")  # wider than the grammar: such names are printed and compared
 CORE_ITEMS = frozenset({"core func", "core table", "core memory", "core global", "core tag"})
 
 
@@ -61,6 +64,8 @@ def extern_name(reader: BoundedReader) -> str:
     if form > 0x02:
         raise reader.error(f"unknown form of a name {form:#x}")
     name = reader.name()
+    if not _NAME.fullmatch(name):
+        raise reader.error("an import or export has no valid name")
     if form == 0x02:
         reader.vector(lambda r: (r.u8(), r.name()))
     return name

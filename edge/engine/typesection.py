@@ -5,6 +5,7 @@ Source: the component model's `Binary.md`, "Type Definitions".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from edge.engine.binary import BoundedReader
@@ -22,6 +23,9 @@ from edge.engine.definition import (
 from edge.engine.sorts import alias, extern, extern_name, flag, unsupported
 
 MAX_FLAGS = 32
+
+_WORD = r"([a-z][a-z0-9]*|[A-Z][A-Z0-9]*)"
+_LABEL = re.compile(rf"(?=.{{1,256}}$){_WORD}(-([a-z0-9]+|[A-Z0-9]+))*")
 
 _PRIMITIVES = {
     0x7F: "bool",
@@ -76,15 +80,18 @@ def _optional(reader: BoundedReader) -> ValueRef | None:
 
 
 def _label(reader: BoundedReader) -> str:
-    return reader.name()
+    label = reader.name()
+    if not _LABEL.fullmatch(label):
+        raise reader.error("a label is not in kebab case")
+    return label
 
 
 def _field(reader: BoundedReader) -> tuple[str, ValueRef]:
-    return reader.name(), _value(reader)
+    return _label(reader), _value(reader)
 
 
 def _case(reader: BoundedReader) -> tuple[str, ValueRef | None]:
-    case = reader.name(), _optional(reader)
+    case = _label(reader), _optional(reader)
     reader.expect(0x00, "the end of a case")
     return case
 
@@ -113,7 +120,7 @@ def _names(kind: str, most: int) -> Callable[[BoundedReader], Definition]:
 def _distinct(reader: BoundedReader, labels: tuple[str, ...]) -> tuple[str, ...]:
     if not labels:
         raise reader.error("a type has no parts")
-    if len(set(labels)) != len(labels):
+    if len({label.lower() for label in labels}) != len(labels):
         raise reader.error("two parts of a type have one name")
     return labels
 
