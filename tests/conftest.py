@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -83,7 +86,108 @@ def guest() -> Callable[[str], Path]:
     return cached
 
 
+@dataclass(slots=True)
+class Served:
+    """An `edge up` under way. `log`: its lines on stderr, complete once it has ended."""
+
+    url: str
+    process: subprocess.Popen[str]
+    log: list[str] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+
+Serve = Callable[..., AbstractContextManager[Served]]
+
+
+@pytest.fixture(scope="session")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
+    """`with serve(APP, "--variable", "k=v") as served:` runs `edge up APP` on a free port.
+
+    One state directory for the session: what is compiled once stays compiled. Leaving the block
+    sends SIGTERM and expects a clean end.
+    """
+    state = tmp_path_factory.mktemp("state")
+
+    @contextmanager
+    def up(application: Path, *arguments: str, expected_exit: int = 0) -> Iterator[Served]:
+        command = [str(Path(sys.executable).parent / "edge"), "up", str(application)]
+        command += ["--listen", "127.0.0.1:0", "--state-dir", str(state), *arguments]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=state
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        served = Served("", process)
+        reader = threading.Thread(target=lambda f: served.log.extend(f), args=(process.stderr,))
+        reader.start()
+        try:
+            line = process.stdout.readline()  # empty when it ends without serving
+            served.url = line.removeprefix("listening on ").strip()
+            assert served.url, "edge up did not start:\n" + _ended(process, reader, served)
+            yield served
+        finally:
+            process.send_signal(signal.SIGTERM)
+            log = _ended(process, reader, served)
+            process.stdout.close()
+            process.stderr.close()
+        assert process.returncode == expected_exit, log
+
+    return up
+
+
+def _ended(process: subprocess.Popen[str], reader: threading.Thread, served: Served) -> str:
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    reader.join()
+    return "".join(served.log)
+
+
+@pytest.fixture
+def application(tmp_path: Path) -> Callable[..., Path]:
+    """`application(WASM, timeout="1s")` is the folder of a Spin application with that component.
+
+    Keywords go into the component's `tool.edge` table; `more` is TOML of the component's own.
+    """
+
+    def make(wasm: Path, more: str = "", trigger: str = "", **options: object) -> Path:
+        own = "\n".join(
+            f'{name} = "{value}"' if isinstance(value, str) else f"{name} = {value}"
+            for name, value in options.items()
+        )
+        (tmp_path / "spin.toml").write_text(
+            f"""
+spin_manifest_version = 2
+
+[application]
+name = "test"
+version = "1.0.0"
+
+[[trigger.http]]
+route = "/..."
+component = "guest"
+{trigger}
+
+[component.guest]
+source = "{wasm}"
+{more}
+
+[component.guest.tool.edge]
+{own}
+"""
+        )
+        return tmp_path
+
+    return make
+
+
 def _children() -> set[int]:
+    """Processes that this one has started and that still run."""
     found: set[int] = set()
     for task in Path("/proc/self/task").iterdir():
         try:
