@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
@@ -353,11 +353,11 @@ def bound(context: Context) -> UdpSocket:
 
 
 @contextlib.contextmanager
-def peer() -> AsyncIterator[socket.socket]:  # type: ignore[misc]
+def peer() -> Iterator[socket.socket]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
         made.bind(("127.0.0.1", 0))
         made.settimeout(5)
-        yield made  # type: ignore[misc]
+        yield made
 
 
 async def arrived(stream: IncomingDatagramStream) -> list[tuple[bytes, WasiAddress]]:
