@@ -52,10 +52,12 @@ class Reader:
 
     def u32(self) -> int:
         """An unsigned LEB128 of at most 32 bits."""
-        value = self.u8()
-        if value < 0x80:
+        # The short form is written out: a large component has 60,000 numbers, nearly all short.
+        position = self.position
+        if position < self.end and (value := self.data[position]) < 0x80:
+            self.position = position + 1
             return value
-        value &= 0x7F
+        value = self.u8() & 0x7F
         for shift in (7, 14, 21, 28):
             byte = self.u8()
             value |= (byte & 0x7F) << shift
@@ -80,17 +82,21 @@ class Reader:
                 raise self.error("a number is too long")
         return value - (1 << shift) if byte & 0x40 else value
 
-    def bytes(self, size: int) -> bytes:
-        part = self.part(size)
-        return self.data[part.position : part.end]
-
-    def part(self, size: int) -> Reader:
-        """A reader over the next bytes, which this one skips."""
+    def skip(self, size: int) -> int:
+        """Passes over bytes; returns where they begin."""
         start = self.position
         if size > self.end - start:
             raise self.error("unexpected end")
         self.position = start + size
-        return Reader(self.data, start, self.position)
+        return start
+
+    def bytes(self, size: int) -> bytes:
+        start = self.skip(size)
+        return self.data[start : self.position]
+
+    def part(self, size: int) -> Reader:
+        """A reader over the next bytes, which this one skips."""
+        return Reader(self.data, self.skip(size), self.position)
 
     def name(self) -> str:
         size = self.u32()
@@ -137,8 +143,7 @@ class BoundedReader(Reader):
         self.budget = budget
 
     def part(self, size: int) -> BoundedReader:
-        part = super().part(size)
-        return BoundedReader(self.data, self.budget, part.position, part.end)
+        return BoundedReader(self.data, self.budget, self.skip(size), self.position)
 
     def vector(self, item: Callable[[BoundedReader], T]) -> tuple[T, ...]:
         count = self.count()

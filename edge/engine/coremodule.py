@@ -39,11 +39,11 @@ _CONSTANTS: dict[int, Callable[[Reader], object]] = {  # instruction -> reads it
     0x23: Reader.u32,  # global.get
     0x41: Reader.s33,  # i32.const
     0x42: lambda r: r.signed(64),  # i64.const
-    0x43: lambda r: r.part(4),  # f32.const
-    0x44: lambda r: r.part(8),  # f64.const
+    0x43: lambda r: r.skip(4),  # f32.const
+    0x44: lambda r: r.skip(8),  # f64.const
     0xD0: Reader.s33,  # ref.null
     0xD2: Reader.u32,  # ref.func
-    0xFD: lambda r: r.part(17),
+    0xFD: lambda r: r.skip(17),
     **dict.fromkeys((0x6A, 0x6B, 0x6C, 0x7C, 0x7D, 0x7E), lambda _: None),  # add, sub, mul
 }
 
@@ -65,6 +65,7 @@ class CoreModule:
     sections: dict[int, tuple[int, int]] = field(default_factory=dict)  # code -> start, end
     types: tuple[CoreFunc, ...] = ()
     imports: tuple[CoreImport, ...] = ()
+    memories: int = 0  # its own, not those it imports
     exports: dict[str, tuple[str, int]] = field(default_factory=dict)  # name -> kind, index
     _spaces: dict[str, tuple[CoreExtern, ...]] = field(default_factory=dict)
 
@@ -106,7 +107,7 @@ def parse_module(binary: bytes) -> CoreModule:
     _split(reader, module.sections)
     module.types = module.items(TYPE, func_type)
     module.imports = module.items(IMPORT, lambda r: _import(r, module.types))
-    module.items(MEMORY, memory_type)  # for what it refuses
+    module.memories = len(module.items(MEMORY, memory_type))
     for name, item in module.items(EXPORT, _export):
         if name in module.exports:
             raise ComponentError(f"malformed core module: two exports are named {name!r}")
