@@ -150,18 +150,29 @@ def _ended(process: subprocess.Popen[str], reader: threading.Thread, served: Ser
 
 @pytest.fixture
 def application(tmp_path: Path) -> Callable[..., Path]:
-    """`application(WASM, timeout="1s")` is the folder of a Spin application with that component.
+    """`make_application` in the test's own folder."""
 
-    Keywords go into the component's `tool.edge` table; `more` is TOML of the component's own.
+    def make(wasm: Path, **options: object) -> Path:
+        return make_application(tmp_path, wasm, **options)
+
+    return make
+
+
+def make_application(folder: Path, wasm: Path, more: str = "", **options: object) -> Path:
+    """A folder with the Spin application of that one component; `options` of its `tool.edge`.
+
+    `more` is TOML of the component's own table, like `environment = { … }`.
     """
+    own = "\n".join(
+        f'{name} = "{value}"' if isinstance(value, str) else f"{name} = {value}"
+        for name, value in options.items()
+    )
+    manifest = MANIFEST.format(wasm=wasm, more=more, own=own)
+    (folder / "spin.toml").write_text(manifest)
+    return folder
 
-    def make(wasm: Path, more: str = "", trigger: str = "", **options: object) -> Path:
-        own = "\n".join(
-            f'{name} = "{value}"' if isinstance(value, str) else f"{name} = {value}"
-            for name, value in options.items()
-        )
-        (tmp_path / "spin.toml").write_text(
-            f"""
+
+MANIFEST = """
 spin_manifest_version = 2
 
 [application]
@@ -171,7 +182,6 @@ version = "1.0.0"
 [[trigger.http]]
 route = "/..."
 component = "guest"
-{trigger}
 
 [component.guest]
 source = "{wasm}"
@@ -180,10 +190,6 @@ source = "{wasm}"
 [component.guest.tool.edge]
 {own}
 """
-        )
-        return tmp_path
-
-    return make
 
 
 def _children() -> set[int]:
