@@ -48,7 +48,9 @@ class Limits:
     connect: float = 10.0
     first_byte: float = 60.0
     between_bytes: float = 60.0
-    depth: int = 16  # components calling each other, one behind the other
+    # Components calling each other, one waiting for the next. Below the default concurrency of one
+    # component, so that a loop is told from a lack of room.
+    depth: int = 8
 
 
 def _no_component(_id: str) -> None:

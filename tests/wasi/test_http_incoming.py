@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge.engine.host import Err, Ok, Trap
 from edge.wasi.http.body import EARLY_CAPACITY, IncomingBody, OutgoingBody
@@ -306,6 +309,50 @@ def test_an_error_code_as_answer_becomes_a_status(
     assert not reply.started
     assert isinstance(reply.error, HttpError)
     assert reply.error.status == status
+
+
+STEPS = ("answer", "stream", "write", "drop stream", "finish", "drop body")
+
+
+@given(st.lists(st.sampled_from(STEPS), max_size=10), st.one_of(st.none(), st.integers(0, 9)))
+def test_a_reply_ends_cleanly_only_when_its_body_did(steps: list[str], length: int | None) -> None:
+    """Whatever a guest does in whatever order; at its end all that is left is dropped."""
+    entries = () if length is None else (("content-length", str(length).encode()),)
+    made, reply = response(200, *entries), LocalReply()
+    body = body_of(made)
+    stream: OutputStream | None = None
+    written, answered, open_, finished = 0, False, True, False
+    for step in steps:
+        if step == "answer" and not answered:
+            answered = True
+            ResponseOutparam.set(None, ResponseOutparam(reply, "GET"), Ok(made))
+        elif step == "stream" and stream is None and open_:
+            stream = stream_of(body)
+        elif step == "write" and stream is not None:
+            with contextlib.suppress(Err):  # it is closed, or that was too much
+                write(stream, b"abc")
+                written += 3
+        elif step == "drop stream" and stream is not None:
+            stream.drop()
+        elif step in ("finish", "drop body") and open_:
+            open_ = False
+            if step == "finish":
+                with contextlib.suppress(Err):
+                    OutgoingBody.finish(None, body, None)
+                    finished = True
+            body.drop()
+    if open_:
+        body.drop()
+    assert reply.started == answered
+    if not answered:
+        return
+    clean = reply.body.ended and reply.error is None
+    assert clean == finished
+    sent = reply.body.read_nowait(1000)
+    while more := reply.body.read_nowait(1000):
+        sent += more
+    assert len(sent) == written if clean else len(sent) <= written
+    assert not clean or length in (None, written)
 
 
 def test_headers_given_to_a_response_can_no_longer_change() -> None:

@@ -31,7 +31,7 @@ from edge.wasi.http.outgoing import (
 )
 from edge.wasi.io import InputStream, OutputStream
 from edge.wasi.outbound import Egress, Grants, Limits, Outbound
-from edge.wasi.pipe import read_all
+from edge.wasi.pipe import Pipe, chunks, read_all
 
 WebHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -724,11 +724,72 @@ async def test_the_failure_of_a_chained_component(error: Exception, expected: ob
     async def forget(_request: Request, _reply: Reply) -> None:
         return
 
+    def refuse(_request: Request, _reply: Reply) -> None:
+        raise error
+
     async with world() as w:
-        context = w.context("http://*.spin.internal", chain={"b": fail, "c": forget})
+        chain = {"b": fail, "c": forget, "r": refuse}
+        context = w.context("http://*.spin.internal", chain=chain)
         assert await code(context, make("b.spin.internal")) == expected
+        assert await code(context, make("r.spin.internal")) == expected
         assert await code(context, make("c.spin.internal")) == "connection-terminated"
         assert await code(context, make("d.spin.internal")) == "HTTP-request-denied"
+
+
+async def test_large_bodies_stream_between_components() -> None:
+    block, count, most = bytes(range(256)) * 256, 64, 0
+
+    async def echo(request: Request, reply: Reply) -> None:
+        nonlocal most
+        reply.start(200, [])
+        async for data in chunks(request.body):
+            assert isinstance(request.body, Pipe)
+            most = max(most, request.body.size)
+            await reply.wait_writable()
+            reply.write(data)
+        reply.finish()
+
+    async with world() as w:
+        context = w.context("http://b.spin.internal", chain={"b": echo})
+        request = make("b.spin.internal", method="post")
+        body, stream = body_of(request)
+        future = handle(context, request, None)
+
+        async def upload() -> None:
+            for _ in range(count):
+                await write(stream, block)
+            OutgoingBody.finish(None, body, None)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(upload())
+            assert await text(await settle(future)) == block * count
+        assert most <= 65_536
+
+
+async def test_the_answer_to_head_has_no_body() -> None:
+    async with world() as w:
+        port = await w.serve(describe)
+        context = w.context("http://b.spin.internal", "http://localhost:*", chain={"b": greet})
+        for authority in ("b.spin.internal", f"localhost:{port}"):
+            response = await fetch(context, make(authority, method="head"))
+            assert response.status() == 200
+            assert await text(response) == b""
+
+
+async def test_every_new_connection_resolves_its_name_once() -> None:
+    async with world() as w:
+        port = await w.serve(describe)
+        w.names["flip.example"] = ["127.0.0.1"]
+        context = w.context("http://flip.example:*", "http://127.0.0.1:*")
+        response = await fetch(context, make(f"flip.example:{port}"))
+        # The name moves; what is open stays where it was, the next lookup is checked again.
+        w.names["flip.example"] = ["169.254.169.254"]
+        await text(response)
+        await text(await fetch(context, make(f"flip.example:{port}")))
+        assert w.lookups == ["flip.example"]
+        got = await code(context, make(f"flip.example:{port + 1 if port < 65535 else 1}"))
+        assert got == "destination-IP-prohibited"
+        assert w.lookups == ["flip.example"] * 2
 
 
 async def test_requests_to_oneself_need_their_own_grant() -> None:
@@ -744,7 +805,7 @@ async def test_requests_to_oneself_need_their_own_grant() -> None:
 
 async def test_components_that_call_each_other_for_ever_are_stopped() -> None:
     async with world() as w:
-        context = w.context("http://*.spin.internal", chain={"b": greet}, depth=16)
+        context = w.context("http://*.spin.internal", chain={"b": greet}, depth=8)
         with pytest.raises(Err) as raised:
             handle(context, make("b.spin.internal"), None)
         assert raised.value.payload == "loop-detected"

@@ -51,8 +51,8 @@ class Exchange:
 
     __slots__ = ("_body", "_outbound", "_task", "reply")
 
-    def __init__(self, outbound: Outbound, body: Pipe | None) -> None:
-        self.reply = LocalReply()
+    def __init__(self, outbound: Outbound, method: str, body: Pipe | None) -> None:
+        self.reply = LocalReply(method)
         self.reply.body.on_writable = self._reader_moved
         self._body = body
         self._outbound = outbound
@@ -60,7 +60,7 @@ class Exchange:
 
     @classmethod
     def remote(cls, client: HttpClient, request: RemoteRequest) -> Exchange:
-        exchange = cls(request.outbound, request.body)
+        exchange = cls(request.outbound, request.method, request.body)
         exchange._start(client.send(request, exchange.reply), f"outbound http {request.host}")
         return exchange
 
@@ -68,7 +68,7 @@ class Exchange:
     def local(
         cls, handler: Handler, request: Request, outbound: Outbound, body: Pipe | None
     ) -> Exchange:
-        exchange = cls(outbound, body)
+        exchange = cls(outbound, request.method, body)
         exchange._start(_call(handler, request, exchange.reply), f"chained {request.authority}")
         return exchange
 
@@ -115,9 +115,12 @@ class Exchange:
 
 async def _call(handler: Handler, request: Request, reply: LocalReply) -> None:
     """In a task of its own: a guest is never entered from within another's host function."""
-    work = handler(request, reply)
-    if work is not None:
-        await work
+    try:
+        work = handler(request, reply)
+        if work is not None:
+            await work
+    except EdgeError as error:
+        reply.abort(error)
 
 
 def _chained_code(error: Exception | None) -> ErrorCode:

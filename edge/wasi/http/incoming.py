@@ -41,8 +41,8 @@ class IncomingRequest:
         scheme = self._request.scheme
         return _SCHEMES.get(scheme) or ("other", scheme)
 
-    def authority(self) -> str:
-        return self._request.authority
+    def authority(self) -> str | None:
+        return self._request.authority or None
 
     def headers(self) -> Fields:
         return Fields(visible(self._request.headers))

@@ -76,12 +76,13 @@ aborts the reply."""
 class LocalReply:
     """A Reply to a caller in this process: `await head()`, then read `body` (with its `trailers`).
 
-    Closing `body` tells the writer that its reader is gone.
+    Closing `body` tells the writer that its reader is gone. `method` is the request's.
     """
 
-    __slots__ = ("_head", "body", "headers", "status", "written")
+    __slots__ = ("_bodyless", "_head", "body", "headers", "status", "written")
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
+    def __init__(self, method: str = "", capacity: int = CAPACITY) -> None:
+        self._bodyless = method == "HEAD"
         self.written = 0
         self.body = Pipe(capacity)
         self.status = 0
@@ -113,6 +114,7 @@ class LocalReply:
         return self.status, self.headers
 
     def start(self, status: int, headers: Headers) -> None:
+        self._bodyless = self._bodyless or status in (204, 304)
         self.status = status
         self.headers = headers
         self._head.wake()
@@ -122,7 +124,8 @@ class LocalReply:
 
     def write(self, data: bytes) -> None:
         self.written += len(data)
-        self.body.write(data)
+        if not self._bodyless:
+            self.body.write(data)
 
     async def wait_writable(self) -> None:
         await self.body.wait_writable()
