@@ -6,7 +6,6 @@ A directory that cannot change answers every change with read-only; there are no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Final, final
 
@@ -39,17 +38,20 @@ NewTimestamp = tuple[str, Datetime | None]
 
 @final
 class DirectoryEntryStream:
-    """The names a directory had when it was asked."""
+    """Reads a directory; what is made or removed meanwhile may or may not show."""
 
-    __slots__ = ("_entries",)
+    __slots__ = ("_cookie", "_directory")
 
     def __init__(self, directory: Directory) -> None:
-        self._entries: Iterator[tuple[str, Node]] = iter(list(directory.entries.items()))
+        self._directory = directory
+        self._cookie = 0
 
     def read_directory_entry(self) -> tuple[str, str] | None:
-        for name, node in self._entries:
-            return node.kind, name
-        return None
+        found = self._directory.after(self._cookie)
+        if found is None:
+            return None
+        self._cookie, name, node = found
+        return node.kind, name
 
 
 @final

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edge.engine.host import Err
+from edge.wasi.io import Ready
 from edge.wasi.nodes import File
 from edge.wasi.pipe import CAPACITY
 
@@ -17,7 +18,7 @@ class FileError(Exception):
         self.code = code
 
 
-class FileSource:
+class FileSource(Ready):
     """Reads a file from an offset on. It is never waited for; the end is where a read finds it."""
 
     __slots__ = ("_closed", "_file", "_offset", "ended", "error")

@@ -23,6 +23,7 @@ __all__ = [
     "Later",
     "OutputStream",
     "Pollable",
+    "Ready",
     "SharedSource",
     "always",
 ]
@@ -60,6 +61,12 @@ def _failed(error: Exception) -> Err:
     if isinstance(error, BrokenPipeError):
         return _closed()
     return Err(("last-operation-failed", Error(error)))
+
+
+class Ready:
+    """Marks a source that never makes its reader wait: nothing of it is read ahead."""
+
+    __slots__ = ()
 
 
 class _ReadAhead:
@@ -154,6 +161,8 @@ class InputStream:
         """Whether a read has something to say."""
         source = self._source
         if source.ended:
+            return True
+        if isinstance(source, Ready):
             return True
         if not isinstance(source, _ReadAhead):
             source = self._source = _ReadAhead(source)

@@ -93,9 +93,9 @@ class File(Node):
 
 
 class Directory(Node):
-    """Names and what they stand for."""
+    """Names and what they stand for; those of a read-only one are complete before they are read."""
 
-    __slots__ = ("entries",)
+    __slots__ = ("_listing", "entries")
 
     kind = "directory"
     # Whether its contents can change at all; if so, it is a scratch directory.
@@ -104,9 +104,23 @@ class Directory(Node):
     def __init__(self, inode: int) -> None:
         super().__init__(inode)
         self.entries: dict[str, Node] = {}
+        self._listing: list[str] | None = None
 
     def stat(self) -> Stat:
         return Stat(self.kind, 1, 0, None, (0, 0), None)
+
+    def after(self, cookie: int) -> tuple[int, str, Node] | None:
+        """The first entry beyond a cookie, with its own cookie. 0 is before all of them.
+
+        So whoever reads a directory keeps a number: lists of names would be memory of the host
+        that a guest can have as often as it has handles.
+        """
+        if self._listing is None:
+            self._listing = list(self.entries)
+        if cookie >= len(self._listing):
+            return None
+        name = self._listing[cookie]
+        return cookie + 1, name, self.entries[name]
 
 
 class MemoryFile(File):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 
 from edge.engine.host import Err
@@ -12,7 +13,7 @@ __all__ = ["Quota", "ScratchDirectory", "ScratchFile", "check_rename"]
 
 # Bytes that a name in a directory is charged, with the node it leads to: what they take of the
 # host's memory. Smaller, and empty files would be a way around the quota.
-ENTRY_COST = 512
+ENTRY_COST = 1024
 
 # Names of one invocation. Some operations look at all of them, in one turn of the loop.
 ENTRIES_MAX = 16_384
@@ -168,7 +169,7 @@ def _pieces(offset: int, end: int) -> Iterator[tuple[int, int, int]]:
 class ScratchDirectory(_Timed, Directory):
     """A directory in memory whose names can be made, moved and removed."""
 
-    __slots__ = ("_quota", "_times")
+    __slots__ = ("_cookies", "_order", "_quota", "_times")
 
     writable = True
 
@@ -176,9 +177,18 @@ class ScratchDirectory(_Timed, Directory):
         super().__init__(quota.inode())
         self._quota = quota
         self._times = _Times(quota.now())
+        self._cookies: dict[str, int] = {}  # name -> when it was made, counted from 1
+        self._order: list[tuple[int, str]] = []  # the same, sorted
 
     def stat(self) -> Stat:
         return self._times.stat(self.kind, 1, 0)
+
+    def after(self, cookie: int) -> tuple[int, str, Node] | None:
+        index = bisect_left(self._order, (cookie + 1,))
+        if index == len(self._order):
+            return None
+        found, name = self._order[index]
+        return found, name, self.entries[name]
 
     def create_file(self, name: str) -> ScratchFile:
         self._quota.take_entry()
@@ -196,25 +206,31 @@ class ScratchDirectory(_Timed, Directory):
         self._set(name, node)
 
     def remove(self, name: str) -> None:
-        node = self.entries.pop(name)
+        node = self._take(name)
         if isinstance(node, ScratchFile):
             node.links -= 1
         self._quota.give_entry()
-        self._touch()
 
     def move(self, name: str, target: ScratchDirectory, new_name: str) -> None:
         """Renames; what has the new name already is replaced."""
         if new_name in target.entries:
             target.remove(new_name)
-        target._set(new_name, self.entries.pop(name))
-        self._touch()
+        target._set(new_name, self._take(name))
 
     def shares_quota(self, other: Directory) -> bool:
         return isinstance(other, ScratchDirectory) and other._quota is self._quota
 
     def _set(self, name: str, node: Node) -> None:
+        cookie = self._order[-1][0] + 1 if self._order else 1
+        self._order.append((cookie, name))
+        self._cookies[name] = cookie
         self.entries[name] = node
         self._touch()
+
+    def _take(self, name: str) -> Node:
+        del self._order[bisect_left(self._order, (self._cookies.pop(name),))]
+        self._touch()
+        return self.entries.pop(name)
 
 
 def check_rename(old: Place, new: Place) -> None:

@@ -17,6 +17,7 @@ from edge.wasi.descriptor import (
     WRITE,
     Descriptor,
 )
+from edge.wasi.files import FileSource
 from edge.wasi.filesystem import PREOPENS, TYPES
 from edge.wasi.io import READ_MAX, Error
 from edge.wasi.scratch import ENTRIES_MAX, ENTRY_COST
@@ -367,6 +368,28 @@ def test_a_file_reads_as_a_stream_from_any_offset() -> None:
     assert code(lambda: stream.read(100)) == "closed"
     assert stream.subscribe().ready()
     assert code(lambda: file.read_via_stream(2**64 - 1).read(1)) == "closed"
+
+
+def test_nothing_of_a_file_is_kept_in_memory_for_a_pollable() -> None:
+    stream = readonly().open_at(0, "a/b/y", 0, READ).read_via_stream(0)
+    assert stream.subscribe().ready()
+    assert isinstance(stream._source, FileSource)
+
+
+def test_a_directory_can_change_while_it_is_read() -> None:
+    directory = scratch()
+    for name in "abcdefgh":
+        create(directory, name).drop()
+    stream = directory.read_directory()
+    found = []
+    while (entry := stream.read_directory_entry()) is not None:
+        found.append(entry[1])
+        directory.unlink_file_at(entry[1])
+        if entry[1] == "c":
+            directory.rename_at("d", directory, "new")
+            create(directory, "late").drop()
+    assert found == ["a", "b", "c", "e", "f", "g", "h", "new", "late"]
+    assert names(directory) == {}
 
 
 def test_streams_of_one_file_do_not_interfere() -> None:

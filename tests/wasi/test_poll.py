@@ -9,7 +9,7 @@ import pytest
 from edge.engine.host import Trap
 from edge.wasi.io import InputStream, OutputStream
 from edge.wasi.pipe import Pipe
-from edge.wasi.poll import POLL_MAX, Pollable, always, poll
+from edge.wasi.poll import POLL_MAX, WAITS_MAX, Pollable, always, poll
 
 
 def soon(seconds: float) -> Pollable:
@@ -106,7 +106,12 @@ async def test_block_waits_only_when_it_must() -> None:
     await later
 
 
-async def test_thousands_of_pollables_are_one_wait() -> None:
-    pipes = [Pipe() for _ in range(POLL_MAX)]
-    asyncio.get_running_loop().call_later(0.2, pipes[-1].write, b"x")
-    assert await indices([InputStream(pipe).subscribe() for pipe in pipes]) == [POLL_MAX - 1]
+async def test_many_streams_are_one_wait_but_not_any_number() -> None:
+    pipes = [Pipe() for _ in range(WAITS_MAX)]
+    asyncio.get_running_loop().call_later(0.05, pipes[-1].write, b"x")
+    pollables = [InputStream(pipe).subscribe() for pipe in pipes]
+    assert await indices([*pollables, *[soon(1000)] * 1000]) == [WAITS_MAX - 1]
+    pipes[-1].read_nowait(1)
+    pollables = [InputStream(pipe).subscribe() for pipe in [*pipes, Pipe()]]
+    with pytest.raises(Trap):
+        await indices(pollables)

@@ -11,7 +11,7 @@ from edge.wasi.clocks import Datetime, datetime_of, nanoseconds_of
 from edge.wasi.context import Context
 from edge.wasi.descriptor import READ, WRITE, Descriptor, NewTimestamp
 from edge.wasi.io import READ_MAX, InputStream, Later, OutputStream
-from edge.wasi.nodes import Node, Stat
+from edge.wasi.nodes import Directory, Node, Stat
 from edge.wasi.preview1.errno import Memory, function
 from edge.wasi.preview1.table import APPEND, NONBLOCK, FileEntry, Input, Output, files
 
@@ -35,6 +35,7 @@ RIGHTS_DIRECTORY: Final[int] = sum(1 << bit for bit in (*range(9, 19), 20, 21, 2
 _SET: Final = 1
 _SET_NOW: Final = 2
 
+_DOTS: Final = (".", "..")
 _WHENCE: Final = ("set", "current", "end")
 
 _FDSTAT = struct.Struct("<BxHxxxxQQ")
@@ -319,18 +320,22 @@ def _preopen(context: Context, fd: int, otherwise: str) -> bytes:
 def _fd_readdir(
     context: Context, memory: Memory, fd: int, buffer: int, size: int, cookie: int, result: int
 ) -> None:
-    entry = files(context).open(fd)
-    directory = entry.descriptor.directory()
-    if not cookie or not entry.names:
-        entry.names = [(".", directory), ("..", directory), *directory.entries.items()]
+    directory = files(context).open(fd).descriptor.directory()
     data = bytearray()
-    for index in range(cookie, len(entry.names)):
-        if len(data) >= size:
-            break
-        data += _dirent(index + 1, *entry.names[index])
+    while len(data) < size and (entry := _after(directory, cookie)) is not None:
+        cookie, name, node = entry
+        data += _dirent(cookie, name, node)
     del data[size:]
     memory.write(buffer, bytes(data))
     memory.set_u32(result, len(data))
+
+
+def _after(directory: Directory, cookie: int) -> tuple[int, str, Node] | None:
+    """The entry beyond a cookie, those of `.` and `..` being 1 and 2."""
+    if cookie < len(_DOTS):
+        return cookie + 1, _DOTS[cookie], directory
+    entry = directory.after(cookie - len(_DOTS))
+    return entry and (entry[0] + len(_DOTS), *entry[1:])
 
 
 def _dirent(following: int, name: str, node: Node) -> bytes:

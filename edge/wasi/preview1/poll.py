@@ -16,7 +16,7 @@ from edge.wasi.preview1.table import Entry, FileEntry, Input, Output, files
 
 __all__ = ["FUNCTIONS"]
 
-# Subscriptions of one call. Each costs a task while it is waited for.
+# Subscriptions of one call.
 SUBSCRIPTIONS_MAX = 1024
 
 # eventtype

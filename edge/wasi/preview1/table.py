@@ -9,7 +9,6 @@ from edge.wasi.context import Context
 from edge.wasi.descriptor import Descriptor
 from edge.wasi.filesystem import preopens
 from edge.wasi.io import InputStream, OutputStream
-from edge.wasi.nodes import Node
 
 __all__ = ["Entry", "FileEntry", "Input", "Output", "Table", "files"]
 
@@ -37,14 +36,13 @@ class Output(NamedTuple):
 class FileEntry:
     """An open file or directory with its offset; `name` is the place of what is preopened."""
 
-    __slots__ = ("descriptor", "flags", "name", "names", "offset")
+    __slots__ = ("descriptor", "flags", "name", "offset")
 
     def __init__(self, descriptor: Descriptor, flags: int = 0, name: bytes | None = None) -> None:
         self.descriptor = descriptor
         self.flags = flags
         self.name = name
         self.offset = 0
-        self.names: list[tuple[str, Node]] = []  # of the directory, since it was read from 0 on
 
 
 Entry: TypeAlias = Input | Output | FileEntry
