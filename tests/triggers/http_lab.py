@@ -289,5 +289,5 @@ async def lab(**settings: Any) -> AsyncIterator[Lab]:
 async def until(condition: Any, seconds: float = 5) -> None:
     """Tests alone may poll: for a state that no event announces."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.005)

@@ -176,6 +176,8 @@ class RequestParser:
             self._check_line(head, method)
         self.headers, self._fields = self._fields, []
         self._check_headers()
+        if self._upgraded and method == b"CONNECT":
+            raise Refused(501, "method CONNECT is not supported")
         self._address()
         if self._upgraded:
             self._stay()
@@ -233,8 +235,6 @@ class RequestParser:
         return self._known_authority
 
     def _unusual_target(self, url: bytes) -> bytes:
-        if self.method == "CONNECT":
-            raise Refused(501, "method CONNECT is not supported")
         if url == b"*" and self.method == "OPTIONS":
             return url
         absolute = _ABSOLUTE.fullmatch(url)

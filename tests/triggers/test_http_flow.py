@@ -1,0 +1,244 @@
+"""Bodies of any size in bounded memory, clients that leave, and the server's orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import socket
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+from http_lab import HELLO, App, Client, get, lab, post, until
+
+from edge.triggers.http import HttpServer, HttpSettings
+from edge.wasi.http.message import Reply, Request
+
+MIB = 1 << 20
+
+
+def resident() -> int:
+    """Bytes of memory of this process that are its own."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+async def test_100_mb_up_and_down_in_bounded_memory(framing: str) -> None:
+    size, block = 100 * MIB, bytes(range(256)) * 256
+    sent, received = hashlib.sha256(), hashlib.sha256()
+    async with lab() as at, await at.client() as client:
+
+        async def upload() -> None:
+            header = (
+                f"Content-Length: {size}" if framing == "length" else "Transfer-Encoding: chunked"
+            )
+            client.send(get("/echo", header, method="POST"))
+            for _ in range(size // len(block)):
+                sent.update(block)
+                client.send(block if framing == "length" else b"10000\r\n" + block + b"\r\n")
+                await client.writer.drain()
+            client.send(b"" if framing == "length" else b"0\r\n\r\n")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(upload())
+            assert (await client.head())[0] == 200
+            before = resident()
+            peak = 0
+            while chunk := int(await client.reader.readline(), 16):
+                received.update(await client.reader.readexactly(chunk))
+                await client.reader.readexactly(2)
+                peak = max(peak, resident())
+            await client.reader.readexactly(2)
+        assert received.digest() == sent.digest()
+        assert peak - before < 16 * MIB
+        assert (await client.ask(HELLO)).status == 200
+
+
+async def test_a_client_that_does_not_read_stops_the_handler_and_its_own_upload() -> None:
+    async with lab() as at, await at.client(limit=1000) as client:
+        client.send(get("/echo", f"Content-Length: {64 * MIB}", method="POST"))
+        client.send(bytes(64 * MIB))
+        await until(lambda: len(at.server.connections) == 1 and at.app.running == 1)
+        (connection,) = at.server.connections
+        await until(lambda: not connection._transport.is_reading())
+        await asyncio.sleep(0.2)
+        body = at.app.requests[0].body
+        assert not body.ended
+        assert body.size <= 2 * 65_536  # type: ignore[attr-defined]
+        assert connection._transport.get_write_buffer_size() <= 2 * 131_072
+        client.writer.transport.abort()
+
+
+async def test_a_handler_that_does_not_read_stops_the_upload() -> None:
+    async with lab() as at, await at.client() as client:
+        client.send(get("/slow", f"Content-Length: {8 * MIB}", method="POST") + bytes(8 * MIB))
+        await until(lambda: at.app.running == 1)
+        (connection,) = at.server.connections
+        await until(lambda: not connection._transport.is_reading())
+        assert at.app.requests[0].body.size <= 2 * 65_536  # type: ignore[attr-defined]
+        client.writer.transport.abort()
+
+
+async def test_a_client_that_leaves_cancels_its_handler() -> None:
+    async with lab() as at:
+        async with await at.client() as client:
+            client.send(get("/slow"))
+            await until(lambda: at.app.running == 1)
+            client.writer.transport.abort()
+        # A reset says that nobody waits; the end of input alone could be a half-closed client.
+        await until(lambda: at.app.cancelled == 1)
+        async with await at.client() as client:
+            client.send(post(b"x" * 1000, "/record")[:-500])
+            await until(lambda: at.app.running == 1)
+        await until(lambda: at.app.cancelled == 2)
+        async with await at.client() as client:
+            client.send(get("/endless"))
+            await client.head()
+        await until(lambda: not at.app.running)
+        assert not len(at.server.connections)
+
+
+async def test_a_client_that_is_gone_does_not_keep_its_handler_for_long() -> None:
+    async with lab(half_closed_timeout=0.3) as at:
+        async with await at.client() as client:
+            client.send(get("/slow"))
+            await until(lambda: at.app.running == 1)
+        await until(lambda: at.app.cancelled == 1)
+
+
+async def test_a_half_closed_client_gets_its_replies() -> None:
+    async with lab() as at, await at.client() as client:
+        client.send(get("/slow/1") + get("/twice") + HELLO)
+        client.writer.write_eof()
+        await asyncio.sleep(0.05)
+        at.app.gate.set()
+        assert [(await client.answer()).body for _ in range(3)] == [b"/slow/1", b"onetwo", b"hello"]
+        assert await client.closed() == b""
+
+
+async def test_the_reader_of_a_body_sees_that_it_is_cut() -> None:
+    seen: list[Exception | None] = []
+
+    async def handler(request: Request, reply: Reply) -> None:
+        try:
+            while not request.body.ended:
+                await request.body.wait_readable()
+                request.body.read_nowait(100)
+        finally:
+            seen.append(request.body.error)
+
+    async with lab() as at:
+        at.server.handler = handler
+        async with await at.client() as client:
+            client.send(post(b"x" * 1000)[:-500])
+            await until(lambda: at.server._tasks)
+            await asyncio.sleep(0.02)
+        await until(lambda: seen)
+        assert isinstance(seen[0], ConnectionResetError)
+
+
+async def test_drain_finishes_what_is_in_flight() -> None:
+    async with lab() as at, await at.client() as busy, await at.client() as idle:
+        assert (await idle.ask(HELLO)).status == 200
+        port = at.port
+        busy.send(get("/slow"))
+        await until(lambda: at.app.running == 1)
+        async with asyncio.TaskGroup() as group:
+            drained = group.create_task(at.server.drain(10))
+            assert await idle.closed() == b""
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", port)
+            at.app.gate.set()
+            answer = await busy.answer()
+            assert (answer.status, answer.headers["connection"]) == (200, "close")
+            assert await busy.closed() == b""
+            busy.writer.close()
+            await drained
+
+
+async def test_drain_cancels_what_does_not_finish() -> None:
+    async with lab() as at, await at.client() as client:
+        client.send(get("/slow"))
+        await until(lambda: at.app.running == 1)
+        await at.server.drain(0.05)
+        assert at.app.cancelled == 1
+        assert await client.closed() in (b"", b"(reset)")
+
+
+async def test_leaving_the_server_leaves_nothing_behind() -> None:
+    async with lab() as at:
+        clients = [await at.client() for _ in range(5)]
+        for client, target in zip(clients, ("/slow", "/endless", "/twice", "/after"), strict=False):
+            client.send(get(target))
+        await until(lambda: at.app.running == 4)
+    assert not at.app.running
+    for client in clients:
+        await client.close()
+
+
+async def test_sockets_can_be_inherited() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as parent:
+        inherited = parent.dup()
+        async with HttpServer(App(), sockets=[inherited]) as server:
+            client = Client(*await asyncio.open_connection(*server.addresses[0]))
+            async with client:
+                assert (await client.ask(HELLO)).status == 200
+
+
+async def test_a_unix_socket_serves_too(tmp_path: Path) -> None:
+    path = str(tmp_path / "http")
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(path)
+    app = App()
+    async with HttpServer(app, sockets=[sock]) as server:
+        assert server.addresses == [path]
+        async with Client(*await asyncio.open_unix_connection(path)) as client:
+            assert (await client.ask(HELLO)).status == 200
+            assert (await client.ask(get("/", version="1.0"))).status == 200
+            assert app.requests[0].client == "unix"
+            client.send(get("/cut"))
+        async with Client(*await asyncio.open_unix_connection(path)) as client:
+            client.send(get("/cut"))
+            assert (await client.head())[0] == 200
+            assert not (await client.closed()).endswith(b"0\r\n\r\n")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    directory = tmp_path_factory.mktemp("tls")
+    key, chain = directory / "key", directory / "chain"
+    subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1")
+    new = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+    command = (*new, "-nodes", "-days", "9", *subject, "-keyout", str(key), "-out", str(chain))
+    subprocess.run(command, check=True, capture_output=True)
+    return key, chain
+
+
+async def test_tls(certificate: tuple[Path, Path]) -> None:
+    key, chain = certificate
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(chain, key)
+    trust = ssl.create_default_context(cafile=str(chain))
+    app = App()
+    settings = HttpSettings(tls_timeout=1)
+    listen = [("127.0.0.1", 0)]
+    async with HttpServer(app, settings, listen=listen, tls=context) as server:
+        address = server.addresses[0]
+        async with Client(*await asyncio.open_connection(*address, ssl=trust)) as client:
+            assert (await client.ask(HELLO)).body == b"hello"
+            body = b"0123456789" * 100_000
+            client.send(post(body))
+            assert (await client.answer()).body == body
+            assert app.requests[0].scheme == "https"
+            assert (await client.ask(get("/", "Connection: close"))).status == 200
+            assert await client.closed() == b""
+        async with Client(*await asyncio.open_connection(*address, ssl=trust)) as client:
+            assert (await client.ask(get("/", "A : b"))).status == 400
+        async with Client(*await asyncio.open_connection(*address, ssl=trust)) as client:
+            client.send(get("/slow"))
+            await until(lambda: app.running == 1)
+        await until(lambda: app.cancelled == 1)
