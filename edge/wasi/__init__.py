@@ -13,6 +13,7 @@ def interfaces() -> tuple[Interface | CoreInterface, ...]:
     # Not at the top: whoever needs only the byte streams would load all of WASI with them.
     from edge.wasi import cli, clocks, filesystem, io, poll, preview1, random
     from edge.wasi.http import types as http
+    from edge.wasi.sockets import lookup, network, tcp, udp
 
     return (
         io.ERROR,
@@ -37,5 +38,12 @@ def interfaces() -> tuple[Interface | CoreInterface, ...]:
         filesystem.PREOPENS,
         http.TYPES,
         http.OUTGOING_HANDLER,
+        network.NETWORK,
+        network.INSTANCE_NETWORK,
+        lookup.IP_NAME_LOOKUP,
+        tcp.TCP,
+        tcp.TCP_CREATE_SOCKET,
+        udp.UDP,
+        udp.UDP_CREATE_SOCKET,
         preview1.interface(),
     )
