@@ -41,7 +41,7 @@ from edge.errors import ComponentError
 
 MAGIC = b"\0asm\x0d\0\x01\0"
 MAX_DEPTH = 32  # of components and types within each other; real ones reach 4
-MAX_ITEMS = 1_000_000  # definitions, labels, arguments; a Spin application in Python has 40,000
+MAX_ITEMS = 300_000  # definitions, labels, arguments; a Spin application in Python has 7,200
 
 _ENCODINGS: dict[int, Encoding] = {0x00: "utf8", 0x01: "utf16", 0x02: "latin1+utf16"}
 _OPTIONS = {0x03: "memory", 0x04: "realloc", 0x05: "post-return"}

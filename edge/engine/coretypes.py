@@ -28,7 +28,7 @@ class CoreFunc:
     results: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"({', '.join(self.params)}) -> ({', '.join(self.results)})"
+        return f"a function ({', '.join(self.params)}) -> ({', '.join(self.results)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,9 @@ class Limits:
 
     minimum: int
     maximum: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.minimum}..{'' if self.maximum is None else self.maximum}"
 
     def within(self, other: Limits) -> bool:
         if self.minimum < other.minimum:
@@ -51,12 +54,18 @@ class CoreTable:
     element: str
     limits: Limits
 
+    def __str__(self) -> str:
+        return f"a table of {self.limits} {self.element}"
+
 
 @dataclass(frozen=True, slots=True)
 class CoreMemory:
     """A memory of 32-bit addresses."""
 
     limits: Limits
+
+    def __str__(self) -> str:
+        return f"a memory of {self.limits} pages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +75,18 @@ class CoreGlobal:
     type: str
     mutable: int
 
+    def __str__(self) -> str:
+        return f"a global {'mut ' if self.mutable else ''}{self.type}"
+
 
 @dataclass(frozen=True, slots=True)
 class CoreTag:
     """An exception's tag."""
 
     type: CoreFunc
+
+    def __str__(self) -> str:
+        return f"a tag {self.type}"
 
 
 CoreExtern = CoreFunc | CoreTable | CoreMemory | CoreGlobal | CoreTag

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edge.engine.coremodule import CoreModule
+from edge.engine.coremodule import START, CoreModule
 from edge.engine.coretypes import CoreExtern
 from edge.engine.plan import (
     CoreItem,
@@ -22,7 +22,7 @@ from edge.engine.plan import (
     Plan,
     Trampoline,
 )
-from edge.engine.shim import Shim, only_starts, read_fixup, read_shim
+from edge.engine.shim import Shim, read_fixup, read_shim, read_start
 
 Outlines = Sequence[CoreModule]  # of `Plan.modules`
 CoreTypeOf = Callable[[CoreItem], CoreExtern | None]
@@ -31,23 +31,24 @@ Late = Callable[[InstanceExport], InstanceExport]
 
 @dataclass(frozen=True, slots=True)
 class _Knot:
-    """A shim's instance, that of the one fixup that fills it, and what its functions stand for."""
+    """A shim's instance, that of the one fixup that fills it, and what its functions stand for.
+
+    `start`: the import that the fixup calls in the end.
+    """
 
     shim: int
     fixup: int
+    start: int | None
     targets: Mapping[InstanceExport, CoreItem]
 
 
 def link_directly(plan: Plan, outlines: Outlines, core_type: CoreTypeOf) -> Plan:
     """The same plan without those shims and fixups that nothing needs any more."""
-    knots = list(_knots(plan, outlines, core_type))
-    plan = _rewired(plan, {old: new for knot in knots for old, new in knot.targets.items()})
-    used = set(_used_instances(plan, {knot.fixup for knot in knots}))
-    unused = {i for knot in knots if knot.shim not in used for i in (knot.shim, knot.fixup)}
-    starts = _trailing_starts(plan, outlines, unused)
-    functions = [plan.instances[index].imports[0] for index in starts]
-    called = tuple(item for item in functions if isinstance(item, InstanceExport))
-    return _without(replace(plan, initialize=called), unused.union(starts))
+    knots = {knot.fixup: knot for knot in _knots(plan, outlines, core_type)}
+    targets = {old: new for knot in knots.values() for old, new in knot.targets.items()}
+    plan = _rewired(plan, targets)
+    unused, calls = _unused(plan, outlines, knots)
+    return _without(replace(plan, initialize=tuple(calls)), unused)
 
 
 def _knots(plan: Plan, outlines: Outlines, core_type: CoreTypeOf) -> Iterator[_Knot]:
@@ -64,7 +65,7 @@ def _knots(plan: Plan, outlines: Outlines, core_type: CoreTypeOf) -> Iterator[_K
             if shim and shim.table == table.name and len(fixup.functions) <= shim.size:
                 filled = [instance.imports[number] for number in fixup.functions]
                 targets = _targets(table.instance, shim, filled, core_type)
-                yield _Knot(table.instance, index, targets)
+                yield _Knot(table.instance, index, fixup.start, targets)
 
 
 def _targets(
@@ -93,12 +94,54 @@ def _rewired(plan: Plan, targets: Mapping[InstanceExport, CoreItem]) -> Plan:
     return _rewritten(plan, wire, late) if targets else plan
 
 
-def _used_instances(plan: Plan, fixups: set[int]) -> Iterator[int]:
-    """Instances that something other than a fixup refers to."""
+def _unused(
+    plan: Plan, outlines: Outlines, knots: Mapping[int, _Knot]
+) -> tuple[set[int], list[InstanceExport]]:
+    """Instances that can go, and what to call in their stead when all the others exist.
+
+    A function may be called at the end if no code of the guest would run between now and then.
+    """
+    idle = _idle(plan, outlines, knots)
+    unused: set[int] = set()
+    calls: list[InstanceExport] = []
+    runs = False
+    for index in reversed(range(len(plan.instances))):
+        instance = plan.instances[index]
+        drops, start = idle.get(index, (set(), None))
+        called = None if start is None else instance.imports[start]
+        if START not in outlines[instance.module].sections:
+            unused |= drops
+        elif isinstance(called, InstanceExport) and not runs:
+            unused |= drops
+            calls.insert(0, called)
+        else:
+            runs = True
+    return unused, calls
+
+
+def _idle(
+    plan: Plan, outlines: Outlines, knots: Mapping[int, _Knot]
+) -> dict[int, tuple[set[int], int | None]]:
+    """Instances that do nothing but to start: what goes with them, and the import they call."""
+    used = set(_used_instances(plan, knots))
+    idle: dict[int, tuple[set[int], int | None]] = {}
     for index, instance in enumerate(plan.instances):
-        if index not in fixups:
-            imports = instance.imports
-            yield from (item.instance for item in imports if isinstance(item, InstanceExport))
+        knot, start = knots.get(index), read_start(outlines[instance.module])
+        if start is not None:
+            idle[index] = {index}, start
+        elif knot and knot.shim not in used:
+            idle[index] = {knot.shim, index}, knot.start
+    return idle
+
+
+def _used_instances(plan: Plan, knots: Mapping[int, _Knot]) -> Iterator[int]:
+    """Instances that something refers to, apart from what a fixup fills its table with."""
+    for index, instance in enumerate(plan.instances):
+        imports: tuple[CoreItem, ...] = instance.imports
+        if index in knots:
+            start = knots[index].start
+            imports = () if start is None else (imports[start],)
+        yield from (item.instance for item in imports if isinstance(item, InstanceExport))
     yield from (item.instance for item in _late_items(plan))
 
 
@@ -109,21 +152,6 @@ def _late_items(plan: Plan) -> Iterator[InstanceExport]:
         yield from filter(None, (options.memory, options.realloc, options.post_return))
     yield from (lift.core for lift in plan.lifts)
     yield from filter(None, (resource.destructor for resource in plan.resources))
-
-
-def _trailing_starts(plan: Plan, outlines: Outlines, unused: set[int]) -> list[int]:
-    """The last instances, as far as all they do is to call a function when they start."""
-    starts: list[int] = []
-    for index in reversed(range(len(plan.instances))):
-        instance = plan.instances[index]
-        if index in unused:
-            continue
-        if not only_starts(outlines[instance.module]):
-            break
-        if isinstance(instance.imports[0], Trampoline):
-            break
-        starts.insert(0, index)
-    return starts
 
 
 def _without(plan: Plan, unused: set[int]) -> Plan:

@@ -49,8 +49,9 @@ from edge.errors import ComponentError
 
 MAX_DEPTH = 32  # instantiations and instance types within each other
 # Definitions evaluated, and type nodes of functions lifted or lowered: bounds the time that loading
-# takes. A Spin application in Python needs 250,000.
-MAX_STEPS = 3_000_000
+# takes. A Spin application in Python needs 17,000.
+MAX_STEPS = 500_000
+SCOPE_STEPS = 20  # what an instance costs, in definitions
 
 WORLD = "$root"  # the name that stands for the world where an interface's is needed
 
@@ -97,7 +98,7 @@ class Given:
     items: Mapping[str, Any]
 
     def func(self, name: str, type_: FuncType) -> Callee:
-        found: Callee = self._get(name, Callee)
+        found: Callee = self._get(name, "function", Callee)
         if not same_func(found.type.func, type_.func):
             raise ComponentError(
                 f"malformed component: {name!r} is a {spell_func(found.type.func)}"
@@ -110,17 +111,16 @@ class Given:
             raise ComponentError(f"malformed component: {name!r} is not the type it should be")
 
     def resource(self, name: str) -> Resource:
-        found: Resource = self._get(name, ImportedResource, DefinedResource)
+        found: Resource = self._get(name, "resource", ImportedResource, DefinedResource)
         return found
 
     def instance(self, name: str) -> Supply:
-        return Given(self._get(name, Instance).exports)
+        return Given(self._get(name, "instance", Instance).exports)
 
-    def _get(self, name: str, *kinds: type) -> Any:
+    def _get(self, name: str, what: str, *kinds: type) -> Any:
         found = self.items.get(name)
         if not isinstance(found, kinds):
-            kind = kinds[0].__name__.lower()
-            raise ComponentError(f"malformed component: no {kind} is given as {name!r}")
+            raise ComponentError(f"malformed component: no {what} is given as {name!r}")
         return found
 
 
@@ -148,7 +148,7 @@ class Evaluator:
         definitions: tuple[Definition, ...],
         handlers: Mapping[type, Callable[[Scope, Any], None]],
     ) -> None:
-        self.spend(len(definitions))
+        self.spend(SCOPE_STEPS + len(definitions))
         with self._deeper():
             for definition in definitions:
                 handler = handlers.get(type(definition))

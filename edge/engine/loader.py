@@ -18,6 +18,8 @@ from edge.errors import ComponentError
 
 # WASI 0.3 is made of asynchronous functions and streams, so most of it does not even parse here.
 _NEXT_HTTP = re.compile(rb"wasi:http/[a-z-]+@0\.3\b")
+MAX_MESSAGE = 1_000  # characters
+
 _HINT = "build it for WASI 0.2 (wasi:http@0.2)"
 
 
@@ -27,11 +29,17 @@ def load_plan(binary: bytes, interfaces: Interfaces, exports: tuple[Interface, .
     `exports`: interfaces that a core module may export, by its functions' names; a component says
     itself what it exports.
     """
-    if binary.startswith(component.MAGIC):
-        return _load_component(binary, interfaces)
-    if binary.startswith(coremodule.MAGIC):
-        return plan_module(binary, interfaces, exports)
-    if binary.lstrip().startswith((b"(module", b"(component")):
+    try:
+        if binary.startswith(component.MAGIC):
+            return _load_component(binary, interfaces)
+        if binary.startswith(coremodule.MAGIC):
+            return plan_module(binary, interfaces, exports)
+    except ComponentError as exc:
+        if len(exc.message) <= MAX_MESSAGE:
+            raise
+        # Names come from the binary and may be as long as it.
+        raise ComponentError(f"{exc.message[:MAX_MESSAGE]}…", hint=exc.hint) from None
+    if binary[:1_000].lstrip().startswith((b"(module", b"(component")):
         raise ComponentError("not a Wasm binary: it is text", hint="run `wasm-tools parse` on it")
     raise ComponentError("not a Wasm binary, or one of an unknown version")
 

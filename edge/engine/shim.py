@@ -2,8 +2,8 @@
 
 A module's imports must exist before it does, but a lowered function needs the module's memory. So
 the module imports stand-ins: a *shim* whose functions call through a table, which a *fixup* fills
-later. A third kind calls the module's `_initialize` when it starts. A module that does anything
-else, or the same in another way, is not recognised.
+later; the fixup, or a module made for it, then calls the module's `_initialize`. A module that does
+anything else, or the same in another way, is not recognised.
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ class Shim:
 
 @dataclass(frozen=True, slots=True)
 class Fixup:
-    """Fills an imported table from its start; both name imports by their index."""
+    """Fills an imported table from its first slot on, then starts. Imports by their index."""
 
     table: int
     functions: tuple[int, ...]
+    start: int | None
 
 
 def read_shim(module: CoreModule) -> Shim | None:
@@ -66,7 +67,7 @@ def read_shim(module: CoreModule) -> Shim | None:
 
 
 def read_fixup(module: CoreModule) -> Fixup | None:
-    if module.sections.keys() != {TYPE, IMPORT, ELEMENT}:
+    if module.sections.keys() - {START} != {TYPE, IMPORT, ELEMENT}:
         return None
     functions = [i for i, item in enumerate(module.imports) if isinstance(item.type, CoreFunc)]
     tables = [i for i, item in enumerate(module.imports) if isinstance(item.type, CoreTable)]
@@ -78,14 +79,22 @@ def read_fixup(module: CoreModule) -> Fixup | None:
     filled = reader.vector(Reader.u32)
     if reader or any(index >= len(functions) for index in filled):
         return None
-    return Fixup(tables[0], tuple([functions[index] for index in filled]))
+    start = _start(module, functions)
+    return Fixup(tables[0], tuple([functions[index] for index in filled]), start)
 
 
-def only_starts(module: CoreModule) -> bool:
-    """Whether all that a module does is to call its only import when it starts."""
+def read_start(module: CoreModule) -> int | None:
+    """The import that a module calls when it starts, if it does nothing else."""
     if module.sections.keys() != {TYPE, IMPORT, START} or len(module.imports) != 1:
-        return False
-    return module.imports[0].type == CoreFunc((), ())
+        return None
+    return _start(module, [0])
+
+
+def _start(module: CoreModule, functions: list[int]) -> int | None:
+    """The import a module starts with; `functions` are those imports that are functions."""
+    reader = module.section(START)
+    index = reader.u32() if reader else 0
+    return functions[index] if reader is not None and index < len(functions) else None
 
 
 def _slots(module: CoreModule) -> list[int] | None:

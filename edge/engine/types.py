@@ -142,7 +142,7 @@ PRIMITIVES: dict[str, tuple[int, CoreType]] = {  # name -> (size in bytes, core 
     "string": (8, "i32"),
 }
 
-_VERSION = re.compile(r"(?P<name>[^@]*)@(?P<major>\d+)\.(?P<minor>\d+)\.\d+(\+[^@]*)?")
+_VERSION = re.compile(r"(?P<name>[^@]*)@(?P<major>\d+)\.(?P<minor>\d+)\.\d+(\+[0-9A-Za-z.-]+)?")
 
 
 def track(name: str) -> str:

