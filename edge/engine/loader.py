@@ -17,10 +17,11 @@ from edge.engine.plan import Plan
 from edge.errors import ComponentError
 
 # WASI 0.3 is made of asynchronous functions and streams, so most of it does not even parse here.
-_NEXT_HTTP = re.compile(rb"wasi:http/[a-z-]+@0\.3\b")
+_NEXT_WASI = re.compile(rb"wasi:[a-z]+/[a-z-]+@0\.3\b")
+_NEXT_HTTP = re.compile(r"wasi:http/[a-z-]+@0\.3\b")
 MAX_MESSAGE = 1_000  # characters
 
-_HINT = "build it for WASI 0.2 (wasi:http@0.2)"
+_HINT = "build it for WASI 0.2"
 
 
 def load_plan(binary: bytes, interfaces: Interfaces, exports: tuple[Interface, ...] = ()) -> Plan:
@@ -49,10 +50,11 @@ def _load_component(binary: bytes, interfaces: Interfaces) -> Plan:
         linker = Linker(binary, interfaces)
         plan = linker.link(component.parse_component(binary))
     except ComponentError as exc:
-        if _NEXT_HTTP.search(binary):
-            raise ComponentError(f"{exc.message}; it speaks wasi:http 0.3", hint=_HINT) from exc
+        if found := _NEXT_WASI.search(binary):
+            message = f"{exc.message}; it speaks {found[0].decode()}"
+            raise ComponentError(message, hint=_HINT) from exc
         raise
     for name in (*plan.imports, *plan.exports):
-        if _NEXT_HTTP.match(name.encode()):
+        if _NEXT_HTTP.match(name):
             raise ComponentError(f"unsupported component: it needs {name}", hint=_HINT)
     return link_directly(plan, linker.modules, linker.core_type)
