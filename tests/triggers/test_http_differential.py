@@ -257,4 +257,4 @@ async def test_no_request_that_one_accepts_and_the_other_splits(name: str, batch
                 data = streams.stream()
                 await peers.both(data, streams.random.randint(0, len(data)))
             await peers.peer.shutdown(0)
-    assert peers.agreed > BATCH // 3, "the streams are too far from HTTP to prove anything"
+    assert peers.agreed > BATCH // 10, "the streams are too far from HTTP to prove anything"

@@ -56,6 +56,7 @@ class Connection(Line):
     def __init__(self, server: HttpServer) -> None:
         super().__init__(server)
         self._server = server
+        self.date = server.date
         self._parser = RequestParser(server.settings)
         self._input = b""  # what was received; parsed up to _at
         self._at = 0
@@ -254,7 +255,8 @@ class Connection(Line):
             self._close()
         else:
             self._wait(self._settings.idle_timeout)
-            self._read_on(wanted=True)
+            if not self._reading:
+                self._read_on(wanted=True)
 
     def _continue(self) -> None:
         if not self._closing:
@@ -334,9 +336,6 @@ class Connection(Line):
     def soon(self, reply: Reply) -> None:
         if not self._dispatching:
             self._loop.call_soon(reply.turn_over)
-
-    def date(self) -> bytes:
-        return self._server.date()
 
     def persists(self) -> bool:
         unwanted = self._expecting and not self._parser.received

@@ -41,7 +41,7 @@ class Deadlines(Generic[Member]):
         self._members: set[Member] = set()
         self._empty = Signal()
         self._timer: asyncio.TimerHandle | None = None
-        self._look_at = NEVER
+        self.look_at = NEVER
         self._looked = -NEVER
 
     def __len__(self) -> int:
@@ -65,19 +65,19 @@ class Deadlines(Generic[Member]):
             await self._empty.wait()
 
     def watch(self, deadline: float) -> None:
-        if deadline < self._look_at:
+        if deadline < self.look_at:
             self._schedule(deadline)
 
     def _schedule(self, deadline: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._look_at = max(deadline, self._looked + GRAIN)
+        self.look_at = max(deadline, self._looked + GRAIN)
         if deadline != NEVER:
-            self._timer = self._loop.call_at(self._look_at, self._look)
+            self._timer = self._loop.call_at(self.look_at, self._look)
 
     def _look(self) -> None:
-        self._timer, self._look_at = None, NEVER
+        self._timer, self.look_at = None, NEVER
         now = self._looked = self._loop.time()
         for member in list(self._members):
             if member.input_by <= now or member.output_by <= now:

@@ -123,7 +123,8 @@ class Line(asyncio.BufferedProtocol):
     def _wait(self, seconds: float) -> None:
         """For the client to send."""
         self.input_by = self._loop.time() + seconds
-        self._deadlines.watch(self.input_by)
+        if self.input_by < self._deadlines.look_at:
+            self._deadlines.watch(self.input_by)
 
     def _bound_output(self) -> None:
         """For the client to take some of what is buffered."""

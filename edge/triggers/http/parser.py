@@ -172,7 +172,7 @@ class RequestParser:
         self._seen = self._tail = b""
         method = self._llhttp.get_method()
         self.method = method.decode()
-        if not head.startswith(b"%b %b HTTP/1.1\r\n" % (method, self._url)):
+        if not head.startswith(self._url + b" HTTP/1.1\r\n", len(method) + 1):
             self._check_line(head, method)
         self.headers, self._fields = self._fields, []
         self._check_headers()
@@ -221,18 +221,18 @@ class RequestParser:
             raise Refused(400, "no host header")
         if len(url) > self._settings.max_target:
             raise Refused(414, "target too long")
-        self.authority = self._checked(host) if host else ""
+        if host != self._known_host:
+            self._check_host(host or b"")
+        self.authority = self._known_authority
         if url[0] != 0x2F or b"#" in url:
             url = self._unusual_target(url)
         self.target = url.decode()
 
-    def _checked(self, host: bytes) -> str:
-        # The requests of a connection name one host, as a rule.
-        if host != self._known_host:
-            if not _AUTHORITY.fullmatch(host):
-                raise Refused(400, "invalid host")
-            self._known_host, self._known_authority = host, host.decode()
-        return self._known_authority
+    def _check_host(self, host: bytes) -> None:
+        """The requests of a connection name one host, as a rule: it is checked once."""
+        if host and not _AUTHORITY.fullmatch(host):
+            raise Refused(400, "invalid host")
+        self._known_host, self._known_authority = host, host.decode()
 
     def _unusual_target(self, url: bytes) -> bytes:
         if url == b"*" and self.method == "OPTIONS":
@@ -243,7 +243,8 @@ class RequestParser:
         authority, path = absolute.groups()
         if self._host is not None and self._host.lower() != authority.lower():
             raise Refused(400, "host header and request target differ")
-        self.authority = self._checked(authority)
+        self._check_host(authority)
+        self.authority = self._known_authority
         return path if path.startswith(b"/") else b"/" + path
 
     def _stay(self) -> None:

@@ -7,7 +7,7 @@ a Content-Length; a longer one in chunks. Knows no sockets: it sends over a Wire
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from edge.triggers.http.failure import describe
 from edge.wasi.http.message import Headers
@@ -15,13 +15,23 @@ from edge.wasi.pipe import Signal
 
 _STATUS_LINES: Final = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
 
-# The connection's own headers; a guest's are dropped. Length and date are looked at.
-_MANAGED: Final = frozenset(
-    b"connection content-length date keep-alive proxy-connection te transfer-encoding "
-    b"upgrade".split()
-)
+# What happens to a header of the guest's.
+_SEND, _DROP, _LENGTH, _DATE = range(4)
+_KINDS: Final = {
+    **dict.fromkeys(b"connection keep-alive proxy-connection te upgrade".split(), _DROP),
+    b"transfer-encoding": _DROP,
+    b"content-length": _LENGTH,
+    b"date": _DATE,
+    # Usual names need no check.
+    **dict.fromkeys(
+        b"access-control-allow-origin cache-control content-encoding content-type etag expires "
+        b"last-modified link location server set-cookie vary x-request-id".split(),
+        _SEND,
+    ),
+}
 
-# For bytes.translate: what remains of a name is no token; what goes from a line is a control.
+# For bytes.translate: what it leaves of a name is not of a token; what it takes from a line is a
+# control character.
 _TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
 _CONTROLS: Final = bytes((*range(9), *range(10, 32), 127))
 
@@ -42,7 +52,7 @@ class Wire(Protocol):
         """The line of the Date header."""
 
     def persists(self) -> bool:
-        """Another request may follow. Asked once, for the head, and kept to."""
+        """Another request may follow. What the head says is kept to."""
 
     def end_by_closing(self) -> None:
         """The reply has no length: only the end of the connection ends it."""
@@ -54,35 +64,37 @@ class Wire(Protocol):
         """End the connection so that the client sees that the reply is incomplete."""
 
 
-class _Head(NamedTuple):
-    """What a guest's headers come to: lines, and what the framing needs to know of them."""
+def encode(headers: Headers) -> tuple[bytes, int | None, bool]:
+    """The lines of the headers that a guest may set, its content-length, and whether it set date.
 
-    lines: bytes
-    length: int | None
-    dated: bool
-
-
-def encode(headers: Headers) -> _Head:
-    """The header lines without those that are the connection's. Raises ValueError."""
+    Raises ValueError for what would break the head.
+    """
     parts: list[bytes] = []
     length: int | None = None
     dated = False
-    for raw, value in headers:
-        name = raw.lower()
-        if name in _MANAGED:
-            if name == b"content-length":
-                length = _length(value, length)
-                continue
-            if name != b"date":
-                continue
+    for name, value in headers:
+        kind = _KINDS.get(name)
+        if kind is None:
+            name = _checked(name)
+            kind = _KINDS.get(name, _SEND)
+        if kind == _SEND:
+            parts += (name, b": ", value, b"\r\n")
+        elif kind == _LENGTH:
+            length = _length(value, length)
+        elif kind == _DATE:
+            parts += (name, b": ", value, b"\r\n")
             dated = True
-        if not name or name.translate(None, _TOKEN):
-            raise ValueError(f"reply header {raw!r}: not a header name")
-        parts += (name, b": ", value, b"\r\n")
     lines = b"".join(parts)
     if len(lines.translate(None, _CONTROLS)) != len(lines) - len(parts) // 2:
         raise ValueError("reply headers: control characters in a value")
-    return _Head(lines, length, dated)
+    return lines, length, dated
+
+
+def _checked(name: bytes) -> bytes:
+    lower = name.lower()
+    if not lower or lower.translate(None, _TOKEN):
+        raise ValueError(f"reply header {name!r}: not a header name")
+    return lower
 
 
 def _length(value: bytes, known: int | None) -> int:
@@ -96,38 +108,25 @@ def _length(value: bytes, known: int | None) -> int:
 class Reply:
     """Implements `edge.wasi.http.message.Reply` over a Wire; lets go of it once `finished`."""
 
-    __slots__ = (
-        "_chunked",
-        "_empty",
-        "_head",
-        "_held",
-        "_held_size",
-        "_method",
-        "_old",
-        "_scheduled",
-        "_sent",
-        "_signal",
-        "_size",
-        "_status",
-        "_wire",
-        "error",
-        "finished",
-    )
-
-    _head: _Head
+    finished = False
+    error: Exception | None = None
+    _status = 0
+    _lines = b""  # of the guest's headers
+    _length: int | None = None  # as the guest declared it
+    _dated = False
+    _sent = False  # the head is out
+    _empty = False  # there is no body, whatever is written
+    _chunked = False
+    _scheduled = False
+    _held_size = 0
+    _size = 0  # of the body so far
+    _signal: Signal | None = None
 
     def __init__(self, wire: Wire, method: str, *, old: bool) -> None:
         self._wire = wire
         self._method = method
         self._old = old  # the client speaks HTTP/1.0: no chunks
-        self._status = 0
-        self._sent = self._empty = self._chunked = self._scheduled = False
-        self._held: list[bytes] = []
-        self._held_size = 0
-        self._size = 0  # of the body so far
-        self._signal: Signal | None = None
-        self.finished = False
-        self.error: Exception | None = None
+        self._held: list[bytes] = []  # until the end of the turn
 
     @property
     def started(self) -> bool:
@@ -135,6 +134,7 @@ class Reply:
 
     @property
     def written(self) -> int:
+        """Bytes of the body so far."""
         return self._size
 
     @property
@@ -150,7 +150,7 @@ class Reply:
             raise RuntimeError("reply: started twice")
         if not 200 <= status <= 999:
             raise ValueError(f"reply status {status}: not a final status")
-        self._head = encode(headers)
+        self._lines, self._length, self._dated = encode(headers)
         self._status = status
         self._empty = status in (204, 304) or self._method == "HEAD"
         self._schedule()
@@ -173,12 +173,13 @@ class Reply:
         self._size += len(data)
         if self._empty:
             return
-        if self._head.length is not None and self._size > self._head.length:
+        if self._length is not None and self._size > self._length:
             self.abort(ValueError("reply body: longer than its content-length"))
             return
         self._held.append(data)
         self._held_size += len(data)
-        self._schedule()
+        if not self._scheduled:
+            self._schedule()
 
     async def wait_writable(self) -> None:
         while not self.finished and not self.writable():
@@ -191,7 +192,7 @@ class Reply:
             return
         if not self._status:
             self.abort(RuntimeError("reply: finished before its start"))
-        elif self._incomplete():
+        elif self._length not in (None, self._size) and not self._empty:
             self.abort(ValueError("reply body: shorter than its content-length"))
         else:
             self._finish(trailers)
@@ -228,23 +229,19 @@ class Reply:
             self._flush()
 
     def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            self._wire.soon(self)
-
-    def _incomplete(self) -> bool:
-        length = self._head.length
-        return length is not None and self._size != length and not self._empty
+        self._scheduled = True
+        self._wire.soon(self)
 
     def _finish(self, trailers: Headers | None) -> None:
         parts: list[bytes] = []
+        tail = encode(trailers)[0] if trailers else b""
         if not self._sent:
             # Trailers need chunks. The length of what HEAD would have got is known if written.
             known = None if trailers or (self._empty and not self._size) else self._size
             parts += self._open(known)
         parts += self._content()
         if self._chunked:
-            parts += (b"0\r\n", encode(trailers).lines if trailers else b"", b"\r\n")
+            parts += (b"0\r\n", tail, b"\r\n")
         self._wire.send(b"".join(parts))
         self._end()
         self._wire.replied()
@@ -252,7 +249,8 @@ class Reply:
     def _end(self) -> None:
         self.finished = True
         self._held = []
-        self.wake()
+        if self._signal is not None:
+            self._signal.wake()
 
     def _flush(self) -> None:
         """The reply goes on: send what is held."""
@@ -270,14 +268,16 @@ class Reply:
     def _open(self, length: int | None) -> list[bytes]:
         """The head. `length`: of the whole body, if that is known."""
         self._sent = True
-        wire, head, status = self._wire, self._head, self._status
+        wire, status = self._wire, self._status
+        framing = self._framing(length if self._length is None else self._length)
+        keep = wire.persists()
         return [
             _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status,
-            head.lines,
-            b"" if head.dated else wire.date(),
-            self._framing(length if head.length is None else head.length),
-            self._persistence(),
-            b"\r\n",
+            self._lines,
+            b"" if self._dated else wire.date(),
+            framing,
+            b"" if keep else b"connection: close\r\n",
+            b"connection: keep-alive\r\n\r\n" if keep and self._old else b"\r\n",
         ]
 
     def _framing(self, length: int | None) -> bytes:
@@ -290,8 +290,3 @@ class Reply:
             return b""
         self._chunked = True
         return b"transfer-encoding: chunked\r\n"
-
-    def _persistence(self) -> bytes:
-        if not self._wire.persists():
-            return b"connection: close\r\n"
-        return b"connection: keep-alive\r\n" if self._old else b""
