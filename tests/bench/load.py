@@ -45,7 +45,7 @@ class Result:
 
 
 def load(
-    url: str, seconds: float, body: int = 0, rate: float | None = None, connections: int = 0
+    url: str, seconds: int, body: int = 0, rate: float | None = None, connections: int = 0
 ) -> Result:
     """Full load, or about `rate` requests a second. `body`: size of a POST's body."""
     script = DONE

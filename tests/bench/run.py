@@ -14,8 +14,9 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -45,7 +46,7 @@ def guest(name: str) -> Path:
 
 
 class Bench:
-    def __init__(self, rounds: int, seconds: float) -> None:
+    def __init__(self, rounds: int, seconds: int) -> None:
         self.rounds = rounds
         self.seconds = seconds
         self.rows: list[dict[str, Any]] = []
@@ -143,20 +144,11 @@ class Bench:
                 "wasmtime serve": lambda w=wasm, q=quick: wasmtime_serve(w, q),
             }.items():
                 with start() as server:
+                    load(server.url(quick), 1)
+                    time.sleep(2)  # whoever compiled has ended
                     before = server.pss()
-                    command = ["curl", "-s", "-o", "/dev/null", "--parallel"]
-                    command += ["--parallel-immediate", "--parallel-max", str(IN_FLIGHT)]
-                    command += [server.url(path)] * IN_FLIGHT
-                    clients = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-                    try:
-                        clients.wait(5)
-                    except subprocess.TimeoutExpired:
+                    with sleeping(server.url(path)):
                         each[peer] = [(server.pss() - before) / IN_FLIGHT / 1024]
-                    else:
-                        raise RuntimeError(f"{peer}: the guests did not sleep")
-                    finally:
-                        clients.kill()
-                        clients.wait()
                     idle[peer] = [before / 1e6]
             self.add(f"{row}: PSS idle", "MB", idle)
             self.add(f"{row}: PSS of each request in flight", "KiB", each)
@@ -201,6 +193,23 @@ class Bench:
         )
         ratio = [a / b for a, b in zip(small, least, strict=True)]
         self.add("instantiate, small guest / pooled InstancePre, p50", "×", {"edge": ratio})
+
+
+@contextmanager
+def sleeping(url: str) -> Iterator[None]:
+    """IN_FLIGHT requests under way, each waiting in its guest."""
+    command = ["curl", "-s", "--no-progress-meter", "--parallel", "--parallel-immediate"]
+    command += ["--parallel-max", str(IN_FLIGHT), *[url] * IN_FLIGHT]
+    clients = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        clients.communicate(timeout=5)
+    except subprocess.TimeoutExpired:
+        yield
+    else:
+        raise RuntimeError(f"{url}: the guests did not sleep")
+    finally:
+        clients.kill()
+        clients.communicate()
 
 
 def floor() -> dict[str, float]:
@@ -277,7 +286,7 @@ def machine() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--only", default="micro,http,memory,start")
     parser.add_argument("--json", type=Path, default=ROOT / "bench.json")
     options = parser.parse_args()
