@@ -83,7 +83,9 @@ async def _activate(
         _log.warning("note: %s", note)
     others = [type_ for type_ in application.trigger_types if type_ != "http"]
     if not application.http:
-        raise ConfigError(f"{application.name}: has no HTTP trigger, and this version runs no other")
+        raise ConfigError(
+            f"{application.name}: has no HTTP trigger, and this version runs no other"
+        )
     if others:
         _log.warning("note: triggers that this version does not run: %s", ", ".join(others))
     live = await node.activate(loaded, variables(options.variable))

@@ -57,7 +57,9 @@ class CodeCache:
         self._engine = engine
         self._directory = directory / engine_key(engine.options) if directory else None
 
-    async def module(self, wasm: bytes, name: str, progress: Callable[[str], None] = _log.info) -> Module:
+    async def module(
+        self, wasm: bytes, name: str, progress: Callable[[str], None] = _log.info
+    ) -> Module:
         """The compiled module, mapped when it is known, else compiled (seconds for large ones).
 
         `name` is for messages. Raises ComponentError when Wasmtime refuses the module.
@@ -79,10 +81,14 @@ class CodeCache:
         try:
             return Module.map(self._engine, str(path))
         except ValueError as exc:
-            _log.warning("%s: compiled code is not for this engine, compiling again: %s", path.name, exc)
+            _log.warning(
+                "%s: compiled code is not for this engine, compiling again: %s", path.name, exc
+            )
             return None
 
-    async def _compile(self, wasm: bytes, path: Path, name: str, progress: Callable[[str], None]) -> None:
+    async def _compile(
+        self, wasm: bytes, path: Path, name: str, progress: Callable[[str], None]
+    ) -> None:
         """In a child process: the compiler's memory (several hundred MB for a Python guest) is gone afterwards."""
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f"{path.stem}.*.tmp"):
@@ -92,12 +98,16 @@ class CodeCache:
             sys.executable, "-m", "edge.engine.compile", str(path), json.dumps(asdict(self._engine.options)),
             stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        timer = asyncio.get_running_loop().call_later(SLOW, progress, f"{name}: compiling {len(wasm) >> 10} KiB")
+        timer = asyncio.get_running_loop().call_later(
+            SLOW, progress, f"{name}: compiling {len(wasm) >> 10} KiB"
+        )
         try:
             async with asyncio.timeout(COMPILE_DEADLINE):
                 _, errors = await process.communicate(wasm)
         except TimeoutError:
-            raise ComponentError(f"{name}: compiling took longer than {COMPILE_DEADLINE:.0f} s") from None
+            raise ComponentError(
+                f"{name}: compiling took longer than {COMPILE_DEADLINE:.0f} s"
+            ) from None
         finally:
             timer.cancel()
             if process.returncode is None:
@@ -138,7 +148,13 @@ def replace_file(path: Path, data: bytes) -> None:
 def engine_key(options: PoolOptions) -> str:
     """Names everything compiled code depends on except the module itself."""
     relevant = {k: v for k, v in asdict(options).items() if k not in _WITHOUT_EFFECT_ON_CODE}
-    parts = ["1", metadata.version("wasmtime"), platform.machine(), _cpu_features(), json.dumps(relevant)]
+    parts = [
+        "1",
+        metadata.version("wasmtime"),
+        platform.machine(),
+        _cpu_features(),
+        json.dumps(relevant),
+    ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -192,7 +208,9 @@ def _cpu_features() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    return next(
+        (line for line in lines if line.startswith(("flags", "Features"))), platform.processor()
+    )
 
 
 def _last_line(output: bytes) -> str:

@@ -14,7 +14,7 @@ cdef extern from "capi.h":
     ctypedef struct wasmtime_memory_t:
         pass
     ctypedef struct wasmtime_instance_t:
-        pass
+        uint64_t store_id
     ctypedef union wasmtime_val_raw_t:
         int32_t i32
         int64_t i64

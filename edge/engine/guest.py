@@ -10,7 +10,8 @@ from typing import Any
 from edge.engine import types as wit
 from edge.engine._core import Code, Instance
 from edge.engine.cache import CodeCache
-from edge.engine.coremodule import CoreFunc, parse_module
+from edge.engine.coremodule import parse_module
+from edge.engine.coretypes import CoreFunc
 from edge.engine.host import CoreFunction, HostFunction, Interface, Interfaces
 from edge.engine.loader import load_plan
 from edge.engine.plan import (
@@ -127,4 +128,3 @@ class Bindings:
                 if item == Trampoline(number) and isinstance(declared.type, CoreFunc):
                     return declared.type.params, declared.type.results
         return (), ()  # nobody imports it
-

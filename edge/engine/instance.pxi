@@ -10,13 +10,13 @@ cdef class Instance:
     """A component instance: a store, its core instances, its handles.
 
     Not for two calls at once. After a trap or a cancelled call it is `broken`: only `close` is allowed.
-    `context` is what host functions get as their first argument.
+    `context`, given to `create`, is what host functions get as their first argument.
     """
     cdef edge_store_t state
     cdef void* store
     cdef void* store_context
     cdef readonly Code code
-    cdef public object context
+    cdef tuple first            # the context, as the arguments of a host function begin
     cdef wasmtime_instance_t* instances
     cdef wasmtime_extern_t* slots
     cdef uint8_t* known         # which slots have been looked up
@@ -38,7 +38,7 @@ cdef class Instance:
         cdef Instance self = Instance.__new__(Instance)
         global live_stores
         self.code = code
-        self.context = context
+        self.first = (context,)
         self.store = capi.wasmtime_store_new(code.engine.engine, <void*>self, NULL)
         self.store_context = capi.wasmtime_store_context(self.store)
         live_stores += 1
@@ -106,10 +106,12 @@ cdef class Instance:
         cdef int instance
         if not self.known[number]:
             instance, name = self.code.slot_names[number]
+            if self.instances[instance].store_id == 0:
+                raise Trap("a start function called out before its component was complete")
             if not capi.wasmtime_instance_export_get(
                     self.store_context, &self.instances[instance], PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name),
                     &self.slots[number]):
-                raise Trap(f"a core module lacks its export {name.decode()}")
+                raise SystemError(f"a core module lacks its export {name.decode()}")
             self.known[number] = 1
         return &self.slots[number]
 
@@ -208,7 +210,7 @@ cdef class Instance:
             for table in reversed(self.tables):
                 table.clear()
         finally:
-            self.context = None
+            self.first = ()
             capi.wasmtime_store_delete(<void*><uint64_t>store)
             live_stores -= 1
 

@@ -69,7 +69,9 @@ def fitting_options() -> PoolOptions:
         options = options_for(slots)
         if _fits(reservation(options)):
             return options
-    _log.warning("the address space is too small for a pool: every invocation maps its own memory, which is slow")
+    _log.warning(
+        "the address space is too small for a pool: every invocation maps its own memory, which is slow"
+    )
     return PoolOptions(0)
 
 

@@ -35,7 +35,9 @@ def _library() -> Path:
     spec = importlib.util.find_spec("wasmtime")
     if spec is None or spec.origin is None:
         raise ImportError("the package wasmtime is not installed")
-    machine = {"arm64": "aarch64", "amd64": "x86_64"}.get(platform.machine().lower(), platform.machine())
+    machine = {"arm64": "aarch64", "amd64": "x86_64"}.get(
+        platform.machine().lower(), platform.machine()
+    )
     found = list(Path(spec.origin).parent.glob(f"*-{machine}/_libwasmtime.so"))
     if not found:
         raise ImportError(f"the package wasmtime has no library for {machine}")

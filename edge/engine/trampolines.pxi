@@ -76,20 +76,21 @@ cdef class Signature:
             self.flat_params = 1
         self.tracks_lends = builder.owns(types) and builder.borrows(types)
 
-    cdef tuple lift_params(self, cx_t* cx, wasmtime_val_raw_t* raw, object first):
-        """The arguments as a tuple, after `first` unless that is None."""
-        cdef Py_ssize_t offset = 0 if first is None else 1
+    cdef tuple lift_params(self, cx_t* cx, wasmtime_val_raw_t* raw, tuple first):
+        """The arguments as a tuple, after those of `first` (none or one)."""
+        cdef Py_ssize_t offset = len(first)
         cdef Py_ssize_t index
         cdef Node node
         cdef tuple args
         if self.spilled is not None:
             check_range(cx, raw.u32, self.spilled.size, self.spilled.align)
             args = self.spilled.load(cx, raw.u32)
-            return (first,) + args if offset else args
+            return first + args
         args = PyTuple_New(offset + len(self.params))
         if offset:
-            Py_INCREF(first)
-            PyTuple_SET_ITEM(args, 0, first)
+            value = first[0]
+            Py_INCREF(value)
+            PyTuple_SET_ITEM(args, 0, value)
         for index in range(len(self.params)):
             node = <Node>self.params[index]
             value = node.lift(cx, raw)
@@ -183,7 +184,7 @@ cdef class HostFunctionCode(Import):
         open_side(&cx, instance, self.options)
         if signature.tracks_lends:
             lent = (<Table>cx.table).lent = []
-        args = signature.lift_params(&cx, raw, None if self.method else instance.context)
+        args = signature.lift_params(&cx, raw, () if self.method else instance.first)
         (<Table>cx.table).lent = None
         returned = PyObject_Call(<PyObject*>self.call, <PyObject*>args, NULL)
         if returned == NULL:
@@ -218,7 +219,7 @@ cdef class CoreFunctionCode(Import):
     cdef tuple wide             # which parameters are i64
 
     cdef int invoke(self, Instance instance, wasmtime_val_raw_t* raw) except -1:
-        cdef list args = [instance.context, Memory.new(instance, self.memory)]
+        cdef list args = [instance.first[0], Memory.new(instance, self.memory)]
         cdef Py_ssize_t index
         cdef object result
         for index in range(len(self.wide)):
@@ -354,7 +355,7 @@ cdef class GuestFunctionCode(Import):
         open_side(&callee, instance, target.options)
         enter_component(<Table>callee.table)
         lent = (<Table>caller.table).lent = []
-        args = self.signature.lift_params(&caller, raw, None)
+        args = self.signature.lift_params(&caller, raw, ())
         (<Table>caller.table).lent = None
         target.signature.lower_params(&callee, args, flat)
         args = None

@@ -18,12 +18,12 @@ class Budget:
     Gates that wait for room are served in the order they came: a large component is not starved by small ones.
     """
 
-    __slots__ = ("_blocked", "memory", "slots")
+    __slots__ = ("blocked", "memory", "slots")
 
     def __init__(self, memory: int, slots: int) -> None:
         self.memory = memory
         self.slots = slots
-        self._blocked: deque[Gate] = deque()
+        self.blocked: deque[Gate] = deque()
 
     def take(self, gate: Gate) -> bool:
         if self.memory < gate.memory or self.slots < gate.slots:
@@ -35,20 +35,17 @@ class Budget:
     def give(self, gate: Gate) -> None:
         self.memory += gate.memory
         self.slots += gate.slots
-        self.serve()
+        if self.blocked:
+            self.serve()
 
     def serve(self) -> None:
         """Lets those in who fit now, in order."""
-        while self._blocked and self._blocked[0].advance():
-            self._blocked.popleft()
-
-    @property
-    def contended(self) -> bool:
-        return bool(self._blocked)
+        while self.blocked and self.blocked[0].advance():
+            self.blocked.popleft()
 
     def block(self, gate: Gate) -> None:
-        if gate not in self._blocked:
-            self._blocked.append(gate)
+        if gate not in self.blocked:
+            self.blocked.append(gate)
 
 
 class Gate:
@@ -59,7 +56,15 @@ class Gate:
     )  # fmt: skip
 
     def __init__(
-        self, budget: Budget, name: str, *, memory: int, slots: int, concurrency: int, queue: int, timeout: float
+        self,
+        budget: Budget,
+        name: str,
+        *,
+        memory: int,
+        slots: int,
+        concurrency: int,
+        queue: int,
+        timeout: float,
     ) -> None:
         self._budget = budget
         self._name = name
@@ -77,7 +82,7 @@ class Gate:
 
     def enter(self) -> bool:
         """True: admitted, `leave` is owed. False: `wait` for it. Raises Overloaded when the queue is full."""
-        if not self._waiting and not self._budget.contended and self._admit():
+        if not self._waiting and not self._budget.blocked and self._admit():
             return True
         if len(self._waiting) >= self._queue:
             raise Overloaded(f"component {self._name}: busy", hint="its queue is full")
@@ -94,13 +99,16 @@ class Gate:
         except BaseException as exc:
             self._abandon(future)
             if isinstance(exc, TimeoutError):
-                raise Overloaded(f"component {self._name}: busy", hint="its queue did not move") from None
+                raise Overloaded(
+                    f"component {self._name}: busy", hint="its queue did not move"
+                ) from None
             raise
 
     def leave(self) -> None:
         self._active -= 1
         self._budget.give(self)
-        self.advance_or_block()
+        if self._waiting:
+            self.advance_or_block()
 
     def advance_or_block(self) -> None:
         if not self.advance():

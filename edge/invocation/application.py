@@ -97,8 +97,7 @@ def _http(sandboxes: Sandboxes, route: Route) -> Responder:
     headers = RequestHeaders(route)
 
     def respond(request: Request, reply: Reply, match: Match[Any]) -> Work:
-        url = f"{request.scheme}://{request.authority}{request.target}"
-        request.headers = headers.add(request.headers, match, url=url, client=request.client)
+        request.route = headers, match
         return invoke(request, reply)
 
     return respond

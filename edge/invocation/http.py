@@ -7,7 +7,7 @@ from typing import Any
 
 from edge.errors import EdgeError, GuestError
 from edge.invocation.report import report
-from edge.invocation.run import Run
+from edge.invocation.run import Run, start
 from edge.invocation.sandbox import Sandbox, Sandboxes
 from edge.wasi.http.incoming import IncomingRequest, ResponseOutparam
 from edge.wasi.http.message import Reply, Request
@@ -35,24 +35,23 @@ class HttpInvoker:
             await rest
 
     def _begin(self, request: Request, reply: Reply) -> Coroutine[Any, Any, None] | None:
-        run = Run(self.sandboxes)
         outparam = ResponseOutparam(reply, request.method)
 
         def arguments(sandbox: Sandbox) -> tuple[IncomingRequest, ResponseOutparam]:
-            if (outbound := sandbox.context.outbound) is not None:
+            if (outbound := sandbox.outbound) is not None:
                 outbound.depth = request.depth
                 outbound.authority = request.authority
             return IncomingRequest(request), outparam
 
         try:
-            over = run.start(self._export, arguments)
+            run = start(self.sandboxes, self._export, arguments)
         except EdgeError as exc:
             self._failed(exc, reply)
             return None
-        if not over:
+        if run is not None:
             return self._rest(run, outparam, reply)
         if not outparam.answered:
-            self._unanswered(run, reply)
+            self._unanswered(reply)
         return None
 
     async def _rest(self, run: Run, outparam: ResponseOutparam, reply: Reply) -> None:
@@ -65,11 +64,13 @@ class HttpInvoker:
             raise
         else:
             if not outparam.answered:
-                self._unanswered(run, reply)
+                self._unanswered(reply, run.id)
 
-    def _unanswered(self, run: Run, reply: Reply) -> None:
+    def _unanswered(self, reply: Reply, id: str = "") -> None:
         name = self.sandboxes.profile.component
-        self._failed(GuestError("returned without a response", component=name, invocation=run.id), reply)
+        self._failed(
+            GuestError("returned without a response", component=name, invocation=id), reply
+        )
 
     def _failed(self, exc: EdgeError, reply: Reply) -> None:
         report(self.sandboxes.profile, exc)

@@ -14,52 +14,53 @@ from edge.engine.drive import drive
 from edge.engine.values import Trap
 from edge.errors import EdgeError, GuestError, GuestTimeout
 from edge.invocation.sandbox import Sandbox, Sandboxes
-from edge.wasi.outbound import Outbound
 
-Arguments = Callable[[Sandbox], Sequence[Any]]
+
+def start(
+    sandboxes: Sandboxes, export: int, arguments: Callable[[Sandbox], Sequence[Any]]
+) -> Any | Run:
+    """Runs a guest for its first time slice, for an event that the gate has admitted.
+
+    Returns the export's result, or a Run when the guest has not ended: it must be finished or
+    closed. Raises EdgeError. The place at the gate is given back when the invocation is over.
+    """
+    sandbox = call = None
+    try:
+        sandbox = sandboxes.take()
+        sandbox.outbound = outbound = sandboxes.outbound()
+        call = sandbox.instance.call(export, arguments(sandbox))
+        if not call.poll() or (outbound is not None and outbound.busy):
+            return Run(sandboxes, sandbox, call)
+        sandboxes.give(sandbox)
+    except BaseException as exc:
+        _abandon(sandboxes, sandbox, call)
+        raise explain(exc, sandboxes, sandbox) from exc
+    sandboxes.gate.leave()
+    return call.result
 
 
 class Run:
-    """Owed by whoever was admitted by the component's gate; `close` gives everything back.
+    """A guest that waits, or that used up its first time slice."""
 
-    `start`, then, if that says the guest waits, `finish`. `result` is the export's.
-    """
+    __slots__ = ("_call", "_deadline", "_sandbox", "_sandboxes", "id")
 
-    __slots__ = ("_call", "_deadline", "_open", "_sandbox", "_sandboxes", "id", "outbound", "result")
-
-    def __init__(self, sandboxes: Sandboxes) -> None:
-        self._sandboxes = sandboxes
-        self._sandbox: Sandbox | None = None
-        self._call: Call | None = None
-        self._open = True
-        self._deadline = 0.0
-        self.id = ""
-        self.outbound: Outbound | None = None
-        self.result: Any = None
-
-    def start(self, export: int, arguments: Arguments) -> bool:
-        """Runs the guest for its first time slice. True: the invocation is over. Raises EdgeError."""
-        try:
-            sandbox = self._sandbox = self._sandboxes.take()
-            self.id = sandbox.id
-            outbound = self.outbound = sandbox.context.outbound = self._sandboxes.outbound()
-            call = self._call = sandbox.instance.call(export, arguments(sandbox))
-            if call.poll():
-                self.result = call.result
-                if outbound is None or not outbound.busy:
-                    self.close()
-                    return True
-        except BaseException as exc:
-            raise self._ended_by(exc) from exc
+    def __init__(self, sandboxes: Sandboxes, sandbox: Sandbox, call: Call) -> None:
+        self._sandboxes: Sandboxes | None = sandboxes
+        self._sandbox = sandbox
+        self._call = call
+        self.id = sandbox.id
         loop = asyncio.get_running_loop()
-        self._deadline = loop.time() + self._sandboxes.profile.options.timeout
-        return False
+        self._deadline = loop.time() + sandboxes.profile.options.timeout
 
-    async def finish(self, written: Callable[[], int | None] = lambda: None) -> None:
-        """The rest of the guest. `written`: bytes its client has taken, None before the answer began; while they
-        grow the deadline moves. Raises EdgeError."""
-        assert self._call is not None
-        timeout = self._sandboxes.profile.options.timeout
+    async def finish(self, written: Callable[[], int | None] = lambda: None) -> Any:
+        """The rest of the guest, to its result. Raises EdgeError.
+
+        `written`: bytes that the guest's client has taken, None before the answer began; while
+        they grow the deadline moves.
+        """
+        assert self._sandboxes is not None
+        sandboxes, outbound = self._sandboxes, self._sandbox.outbound
+        timeout = sandboxes.profile.options.timeout
         loop = asyncio.get_running_loop()
         seen: int | None = None
         deadline = asyncio.timeout_at(self._deadline)
@@ -73,47 +74,49 @@ class Run:
         try:
             async with deadline:
                 if not self._call.ended:
-                    self.result = await drive(self._call, self._sandboxes.node.lane, polled)
-                self._end_guest()
-                if self.outbound is not None and self.outbound.busy:
-                    await self.outbound.close()
+                    await drive(self._call, sandboxes.node.lane, polled)
+                if outbound is not None and outbound.busy:
+                    await outbound.close()
         except BaseException as exc:
-            raise self._ended_by(exc) from exc
+            self.close()
+            raise explain(exc, sandboxes, self._sandbox) from exc
         self.close()
+        return self._call.result
 
     def close(self) -> None:
-        """Frees sandbox and place. Idempotent; also what the garbage collector does with a run nobody finished."""
-        if not self._open:
-            return
-        self._open = False
-        try:
-            self._end_guest()
-        finally:
-            if self.outbound is not None:
-                self.outbound.cancel()
-            self._sandboxes.gate.leave()
+        """Ends the guest where it is and frees what it held. Idempotent."""
+        sandboxes, self._sandboxes = self._sandboxes, None
+        if sandboxes is not None:
+            _abandon(sandboxes, self._sandbox, self._call)
 
+    # A coroutine that is cancelled before its first step never runs its `finally`.
     __del__ = close
 
-    def _end_guest(self) -> None:
-        call, self._call = self._call, None
-        sandbox, self._sandbox = self._sandbox, None
+
+def _abandon(sandboxes: Sandboxes, sandbox: Sandbox | None, call: Call | None) -> None:
+    try:
         if call is not None:
             call.close()
         if sandbox is not None:
-            self._sandboxes.give(sandbox)
-
-    def _ended_by(self, exc: BaseException) -> BaseException:
-        self.close()
-        error = explain(exc)
-        if isinstance(error, GuestError):
-            error.component = self._sandboxes.profile.component
-            error.invocation = self.id
-        return error
+            if sandbox.outbound is not None:
+                sandbox.outbound.cancel()
+            sandboxes.give(sandbox)
+    finally:
+        sandboxes.gate.leave()
 
 
-def explain(exc: BaseException) -> BaseException:
+def explain(
+    exc: BaseException, sandboxes: Sandboxes, sandbox: Sandbox | None = None
+) -> BaseException:
     """What ended a guest, as an EdgeError; what was not about the guest (cancellation) as it is."""
+    error = _error(exc)
+    if isinstance(error, GuestError):
+        error.component = sandboxes.profile.component
+        error.invocation = sandbox.id if sandbox is not None else ""
+    return error
+
+
+def _error(exc: BaseException) -> BaseException:
     match exc:
         case EdgeError():
             return exc

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import secrets
 import sys
 import time
@@ -21,6 +22,7 @@ from edge.errors import GuestError, Overloaded
 from edge.invocation.admission import Budget, Gate
 from edge.wasi.context import Context
 from edge.wasi.lines import LineSink
+from edge.wasi.pipe import Sink
 from edge.wasi.outbound import Egress, Grants, Outbound
 from edge.wasi.tree import Tree
 
@@ -56,72 +58,71 @@ class Profile:
     grants: Grants = field(default_factory=Grants)
 
 
-class Output:
-    """A guest's stdout or stderr: lines of the log, marked with component and invocation. Made at the first write."""
+class Sandbox(Context):
+    """An instance and its context, for one invocation at a time.
 
-    __slots__ = ("_lines", "_sandbox", "_stream")
+    Standard output and error are lines of the log; what takes them is made when the guest first asks.
+    """
 
-    error: Exception | None = None
-
-    def __init__(self, sandbox: Sandbox, stream: str) -> None:
-        self._sandbox = sandbox
-        self._stream = stream
-        self._lines: LineSink | None = None
-
-    def writable(self) -> int:
-        return 65_536
-
-    def write(self, data: bytes) -> None:
-        if self._lines is None:
-            self._lines = LineSink(self._emit)
-        self._lines.write(data)
-
-    async def wait_writable(self) -> None:
-        return
-
-    def finish(self) -> None:
-        if self._lines is not None:
-            self._lines.finish()
-            self._lines = None
-
-    def abort(self, error: Exception) -> None:
-        self.finish()
-
-    def _emit(self, line: str) -> None:
-        self._sandbox.pool.emit(self._sandbox.id, self._stream, line)
-
-
-class Sandbox:
-    """An instance with its context, for one invocation at a time."""
-
-    __slots__ = ("context", "id", "instance", "pool", "uses")
+    __slots__ = ("_stderr", "_stdout", "id", "instance", "pool", "uses")
 
     def __init__(self, pool: Sandboxes) -> None:
+        # On the path of every event: sets what Context would, with half the work.
+        profile = pool.profile
+        self.environ = profile.environ
+        self.arguments = ()
+        self.directory = None
+        self.tree = profile.tree
+        self.scratch = profile.options.scratch
+        self.scratch_root = self._stdin = self._stdout = self._stderr = None
+        self.outbound = self.table = None
+        self.now = time.time_ns
+        self.random = os.urandom
         self.pool = pool
         self.id = ""
         self.uses = 0
-        profile = pool.profile
-        self.context = Context(
-            environ=profile.environ,
-            stdout=Output(self, "stdout"),
-            stderr=Output(self, "stderr"),
-            tree=profile.tree,
-            scratch=profile.options.scratch,
-        )
-        self.instance: Instance = pool.component.instantiate(self.context, profile.options.memory)
+        self.instance: Instance = pool.component.instantiate(self, profile.options.memory)
+
+    @property
+    def stdout(self) -> Sink:
+        if self._stdout is None:
+            self._stdout = self._lines("stdout")
+        return self._stdout
+
+    @stdout.setter
+    def stdout(self, sink: Sink) -> None:
+        self._stdout = sink
+
+    @property
+    def stderr(self) -> Sink:
+        if self._stderr is None:
+            self._stderr = self._lines("stderr")
+        return self._stderr
+
+    @stderr.setter
+    def stderr(self, sink: Sink) -> None:
+        self._stderr = sink
 
     def expire(self) -> None:
         """Not to be used again."""
         self.uses = sys.maxsize
 
+    def end(self) -> None:
+        """The invocation is over: what the guest printed is complete, its files are gone."""
+        for sink in (self._stdout, self._stderr):
+            if sink is not None:
+                sink.finish()
+        self._stdout = self._stderr = self.outbound = None
+        if self.table is not None or self.scratch_root is not None or self._stdin is not None:
+            Context.close(self)
+
     def close(self) -> None:
         """Frees everything the guest held. Idempotent."""
-        try:
-            self.instance.close()
-        finally:
-            self.context.stdout.finish()
-            self.context.stderr.finish()
-            self.context.close()
+        self.instance.close()
+        self.end()
+
+    def _lines(self, stream: str) -> Sink:
+        return LineSink(lambda line: self.pool.emit(self.id, stream, line))
 
 
 class Sandboxes:
@@ -136,7 +137,7 @@ class Sandboxes:
             node.budget, profile.component, memory=options.memory, slots=_slots(component),
             concurrency=options.concurrency, queue=options.queue, timeout=options.queue_timeout,
         )  # fmt: skip
-        self._ids = map("{}-{:x}".format, itertools.repeat(secrets.token_hex(4)), itertools.count(1))
+        self._ids = map(f"{secrets.token_hex(4)}-%x".__mod__, itertools.count(1))
         self._idle: deque[Sandbox] = deque()  # reused ones, between two events
         self._ready: deque[Sandbox] = deque()  # made ahead; each holds its share of the budget
         self._cost = 0.0  # seconds of the last instantiation
@@ -144,6 +145,7 @@ class Sandboxes:
         self._refill: asyncio.Handle | None = None
         self._cooling: asyncio.TimerHandle | None = None
         self._closed = False
+        self._connected = bool(profile.grants.hosts)
 
     def emit(self, invocation: str, stream: str, line: str) -> None:
         profile = self.profile
@@ -154,8 +156,7 @@ class Sandboxes:
 
     def outbound(self) -> Outbound | None:
         """The way out of one invocation; None: there is none."""
-        grants = self.profile.grants
-        return Outbound(grants, self.node.egress) if grants.hosts else None
+        return Outbound(self.profile.grants, self.node.egress) if self._connected else None
 
     def take(self) -> Sandbox:
         """A sandbox for one invocation. Raises GuestError when it cannot start, Overloaded when there is no place."""
@@ -179,7 +180,7 @@ class Sandboxes:
             and not instance.handles
             and not self._closed
         ):
-            sandbox.context.outbound = None
+            sandbox.end()
             self._idle.append(sandbox)
         else:
             sandbox.close()
@@ -217,7 +218,12 @@ class Sandboxes:
     def _fill(self) -> None:
         self._refill = None
         budget = self.node.budget
-        if self._closed or len(self._ready) >= AHEAD or budget.contended or not budget.take(self.gate):
+        if (
+            self._closed
+            or len(self._ready) >= AHEAD
+            or budget.blocked
+            or not budget.take(self.gate)
+        ):
             return
         try:
             self._ready.append(self._make())

@@ -9,11 +9,10 @@ from edge.application import wagi
 from edge.application.routes import Match
 from edge.errors import EdgeError, GuestError
 from edge.invocation.report import report
-from edge.invocation.run import Run
+from edge.invocation.run import Run, start
 from edge.invocation.sandbox import Sandbox, Sandboxes
 from edge.wasi.cli import Exit
 from edge.wasi.http.message import Reply, Request
-from edge.wasi.io import SharedSource
 
 
 class WagiInvoker:
@@ -31,37 +30,35 @@ class WagiInvoker:
         gate = self.sandboxes.gate
         if not gate.enter():
             await gate.wait()
-        run = Run(self.sandboxes)
         output = _Output(reply)
         environ = self._environment(request, match)
         path, _, query = request.target.partition("?")
 
         def arguments(sandbox: Sandbox) -> tuple[()]:
-            context = sandbox.context
             sandbox.expire()  # a command runs once
-            context.environ = (*self.sandboxes.profile.environ, *environ.items())
-            context.arguments = wagi.arguments(self._argv, path, query)
-            context.stdin = SharedSource(request.body)
-            context.stdout = output
+            sandbox.environ = (*self.sandboxes.profile.environ, *environ.items())
+            sandbox.arguments = wagi.arguments(self._argv, path, query)
+            sandbox.stdin = request.body
+            sandbox.stdout = output
             return ()
 
         try:
-            await self._run(run, arguments, reply)
+            await self._run(arguments, reply)
             output.end()
         except EdgeError as exc:
             if isinstance(exc, GuestError):
                 exc.component = self.sandboxes.profile.component
-                exc.invocation = run.id
             report(self.sandboxes.profile, exc)
             reply.abort(exc)
         except BaseException:
             reply.abort(ConnectionAbortedError("the invocation was cancelled"))
             raise
 
-    async def _run(self, run: Run, arguments: Any, reply: Reply) -> None:
+    async def _run(self, arguments: Any, reply: Reply) -> None:
         """Runs the command; exit(0) is success."""
         try:
-            if not run.start(self._export, arguments):
+            run = start(self.sandboxes, self._export, arguments)
+            if isinstance(run, Run):
                 await run.finish(lambda: reply.written if reply.started else None)
         except GuestError as exc:
             if not (isinstance(exc.__cause__, Exit) and exc.__cause__.status == 0):

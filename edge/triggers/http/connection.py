@@ -137,7 +137,8 @@ class Connection(Line):
         except Refused as refusal:
             self._refuse(refusal)
             return
-        self._at = at
+        # An idle connection keeps nothing of its last request.
+        self._input, self._at = (b"", 0) if at == len(data) else (data, at)
         if self._reply is None and parser.phase is not HEAD:
             self._dispatch()
         self._settle()
@@ -155,10 +156,11 @@ class Connection(Line):
             return
         self._expecting = False
         if self._reply is None or not self._reply.sent:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._flow()
 
     def _dispatch(self) -> None:
+        self._outbox.hasten()
         parser = self._parser
         self._keep = parser.keep_alive
         reply = self._reply = Reply(self, parser.method, old=parser.old)
@@ -299,7 +301,9 @@ class Connection(Line):
         wanted = self._in_vain() if body.ended else body.size < body.capacity
         if self._skipping:
             pass  # its time is fixed
-        elif wanted and (self._parser.received or not self._expecting):
+        elif not wanted:
+            self._wait(self._settings.half_closed_timeout)
+        elif self._parser.received or not self._expecting:
             self._wait(self._settings.body_timeout)
         else:
             self.input_by = NEVER
@@ -307,11 +311,12 @@ class Connection(Line):
 
     def _overhear(self) -> None:
         """While a request is served reading goes on, to see the client leave."""
-        if self._at_eof:
+        wanted = len(self._input) - self._at < CAPACITY
+        if self._at_eof or not wanted:
             self._wait(self._settings.half_closed_timeout)
         else:
             self.input_by = NEVER
-        self._read_on(wanted=len(self._input) - self._at < CAPACITY)
+        self._read_on(wanted=wanted)
 
     def _in_vain(self) -> bool:
         """Nobody reads the body. The client may send a little more."""
@@ -324,12 +329,21 @@ class Connection(Line):
             self._part()
         elif self._at_eof:
             self.cut()
+        elif not self._reading:
+            self._look_for_client()
         elif self._reply is not None:
             self._refuse(Refused(408, "request body: timeout"))
         elif self._begun:
             self._refuse(Refused(408, "request head: timeout"))
         else:
             self._close()
+
+    def _look_for_client(self) -> None:
+        """Nobody reads from it, so asyncio would not see it leave."""
+        if self._gone():
+            self.cut()
+        else:
+            self._wait(self._settings.half_closed_timeout)
 
     # For the reply
 

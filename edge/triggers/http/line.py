@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 # wake-ups for each MiB, and bodies of 64 KiB leave in chunks; larger: more memory a slow client.
 ROOM: Final = 131_072
 
+# Bytes that may wait for the end of the turn; what is larger is worth a send of its own.
+_BATCHED: Final = 16_384
+
+# The first byte of TCP_INFO for a peer that is gone: TCP_CLOSE and TCP_CLOSE_WAIT of Linux.
+_CLOSED: Final = (7, 8)
+
 # SO_LINGER on, for 0 s: closing resets the connection, which no client takes for a clean end.
 _RESET: Final = struct.pack("ii", 1, 0)
 
@@ -36,6 +42,8 @@ class Line(asyncio.BufferedProtocol):
         self._loop = server.loop
         self._buffer = server.buffer
         self._deadlines = server.connections
+        self._outbox = server.outbox
+        self._outgoing = b""  # sent at the end of this turn of the loop
         self.input_by = self.output_by = NEVER
         self._reading = True
         self._congested = False
@@ -68,12 +76,25 @@ class Line(asyncio.BufferedProtocol):
 
     def room(self) -> int:
         """How many bytes of ROOM are free; 0 until the client has taken most of it."""
-        return 0 if self._congested else ROOM - self._transport.get_write_buffer_size()
+        if self._congested:
+            return 0
+        return ROOM - self._transport.get_write_buffer_size() - len(self._outgoing)
 
     def send(self, data: bytes) -> None:
-        self._transport.write(data)
+        if self._outgoing:
+            self._outgoing += data
+        else:
+            self._outgoing = data
+            self._outbox.add(self)
+        if len(self._outgoing) > _BATCHED:
+            self.flush()
         if self._at_eof:
             self._wait(self._settings.half_closed_timeout)
+
+    def flush(self) -> None:
+        data, self._outgoing = self._outgoing, b""
+        if data:
+            self._transport.write(data)
 
     def _read_on(self, *, wanted: bool) -> None:
         # After the end of input asyncio has no reader, and resuming would add one.
@@ -85,6 +106,13 @@ class Line(asyncio.BufferedProtocol):
         else:
             self._transport.pause_reading()
 
+    def _gone(self) -> bool:
+        """The client has closed or reset its side, whatever it sent before."""
+        sock: socket.socket | None = self._transport.get_extra_info("socket")
+        if sock is None or sock.family == socket.AF_UNIX:
+            return False
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _CLOSED
+
     # The end
 
     def _linger(self) -> None:
@@ -95,6 +123,7 @@ class Line(asyncio.BufferedProtocol):
         self._read_on(wanted=True)
         self._closing = True
         self._wait(self._settings.drain_timeout)
+        self.flush()
         self._bound_output()
         self._transport.write_eof()
 
@@ -107,6 +136,7 @@ class Line(asyncio.BufferedProtocol):
         """What is buffered still leaves."""
         self._closing = True
         self.input_by = NEVER
+        self.flush()
         self._bound_output()
         self._transport.close()
 

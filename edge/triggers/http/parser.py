@@ -89,7 +89,6 @@ class RequestParser:
         self._known_host = b""
         self._known_authority = ""
         self.method = self.target = self.authority = ""
-        self.headers: Headers = []
         self.reset()
 
     def reset(self) -> None:
@@ -100,7 +99,8 @@ class RequestParser:
         self.old = self.expects = self.keep_alive = False
         self._url = self._connection = b""
         self._host: bytes | None = None
-        self._fields: Headers = []
+        self.headers: Headers = []
+        self._fields = self.headers
         self._fault: Refused | None = None
         self._seen = b""  # of a head that is incomplete
         self._tail = b""  # the last bytes fed, which may begin an empty line

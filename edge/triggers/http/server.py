@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 from edge.triggers.http.connection import Connection
 from edge.triggers.http.deadlines import Deadlines
+from edge.triggers.http.outbox import Outbox
 from edge.triggers.http.settings import HttpSettings
 from edge.wasi.http.message import Handler
 from edge.wasi.pipe import CAPACITY, BytesSource
@@ -58,6 +59,7 @@ class HttpServer:
     async def __aenter__(self) -> Self:
         self.loop = asyncio.get_running_loop()
         self.connections: Deadlines[Connection] = Deadlines(self.loop)
+        self.outbox = Outbox(self.loop)
         try:
             for host, port in self._listen:
                 await self._open(host=host, port=port, reuse_address=True)

@@ -45,7 +45,7 @@ class IncomingRequest:
         return self._request.authority or None
 
     def headers(self) -> Fields:
-        return Fields(visible(self._request.headers))
+        return Fields(visible(self._request.routed_headers()))
 
     def consume(self) -> IncomingBody | Err:
         if self._consumed:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from edge.application.headers import RequestHeaders
+from edge.application.routes import Match
 from edge.wasi.pipe import CAPACITY, Pipe, Signal, Sink, Source
 
 Headers = list[tuple[bytes, bytes]]
@@ -35,6 +37,16 @@ class Request:
     body: Body
     client: str  # "ip:port"
     depth: int = 0  # components that wait for this answer, each called by the one before it
+    # Where it was routed to. What that adds to the headers is made when somebody asks for it.
+    route: tuple[RequestHeaders, Match[Any]] | None = None
+
+    def routed_headers(self) -> Headers:
+        """The headers with those that tell a component about its route and its client."""
+        if self.route is None:
+            return self.headers
+        added, match = self.route
+        url = f"{self.scheme}://{self.authority}{self.target}"
+        return added.add(self.headers, match, url=url, client=self.client)
 
 
 class Reply(Sink, Protocol):
