@@ -25,7 +25,7 @@ from edge.invocation.admission import Budget
 from edge.invocation.application import LiveApplication
 from edge.invocation.sandbox import Profile, Sandboxes
 from edge.registry.local import LocalApplication
-from edge.wasi.http.client import open_egress
+from edge.wasi.http.client import Client, open_egress
 from edge.wasi.http.types import INCOMING_HANDLER
 from edge.wasi.outbound import Egress, Grants
 from edge.wasi.outbound import Limits as OutboundLimits
@@ -149,6 +149,6 @@ _UNPOOLED = 64
 
 
 async def _close(egress: Egress) -> None:
-    if egress.http is not None:
+    if isinstance(egress.http, Client):
         await egress.http.close()
     egress.resolver.close()

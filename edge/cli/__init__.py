@@ -1,4 +1,6 @@
-"""`edge …`: one file for each group of verbs. Translates errors for people: a line, a hint, an exit code."""
+"""`edge …`: one file for each group of verbs. Translates errors for people: a line, a hint, an exit
+code.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Compiled code on disk: compiled in a child process, mapped by the next start.
 
-`directory/<engine key>/<sha256 of the module>.cwasm` with its proof beside it. The key names everything the code
-depends on: Wasmtime's version, the engine's options, the CPU's features. A file is native code and Wasmtime checks
-none of it, so only files that this node wrote and whose bytes still have the digest it recorded are mapped;
-anything odd is a miss and is compiled again.
+`directory/<engine key>/<sha256 of the module>.cwasm` with its proof beside it. The key names
+everything the code depends on: Wasmtime's version, the engine's options, the CPU's features. A file
+is native code and Wasmtime checks none of it, so only files that this node wrote and whose bytes
+still have the digest it recorded are mapped; anything odd is a miss and is compiled again.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ _log = logging.getLogger("edge.engine")
 
 # Options that change neither the code nor what it assumes of its surroundings.
 _WITHOUT_EFFECT_ON_CODE = {
-    "slots", "stacks", "core_instances", "tables", "warm_slots", "memory_keep", "table_keep", "stack_keep",
+    "slots", "stacks", "core_instances", "tables", "warm_slots",
+    "memory_keep", "table_keep", "stack_keep",
 }  # fmt: skip
 
-# A compiler that hangs must not hang the node. A Raspberry Pi 3 takes about a minute for a Python guest.
+# A compiler that hangs must not hang the node. A Raspberry Pi 3 takes about a minute for a Python
+# guest.
 COMPILE_DEADLINE = 900.0  # seconds
 SLOW = 1.0  # seconds after which a compilation is reported
 
@@ -42,8 +44,8 @@ SLOW = 1.0  # seconds after which a compilation is reported
 class Proof:
     """What makes a cached file trusted: its digest, and the file that was last seen to have it.
 
-    `seen`: boot id, inode, size, mtime in ns. While they stay the same the bytes are not hashed again: hashing
-    100 MB would cost more than the first request may.
+    `seen`: boot id, inode, size, mtime in ns. While they stay the same the bytes are not hashed
+    again: hashing 100 MB would cost more than the first request may.
     """
 
     sha256: str
@@ -51,7 +53,9 @@ class Proof:
 
 
 class CodeCache:
-    """Compiled modules of one engine. `directory` None: nothing is kept, compilation happens in this process."""
+    """Compiled modules of one engine. `directory` None: nothing is kept, compilation happens in
+    this process.
+    """
 
     def __init__(self, engine: Engine, directory: Path | None) -> None:
         self._engine = engine
@@ -89,13 +93,16 @@ class CodeCache:
     async def _compile(
         self, wasm: bytes, path: Path, name: str, progress: Callable[[str], None]
     ) -> None:
-        """In a child process: the compiler's memory (several hundred MB for a Python guest) is gone afterwards."""
+        """In a child process: the compiler's memory (several hundred MB for a Python guest) is gone
+        afterwards.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f"{path.stem}.*.tmp"):
             left.unlink(missing_ok=True)
         started = time.monotonic()
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "edge.engine.compile", str(path), json.dumps(asdict(self._engine.options)),
+            sys.executable, "-m", "edge.engine.compile",
+            str(path), json.dumps(asdict(self._engine.options)),
             stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         timer = asyncio.get_running_loop().call_later(
@@ -120,14 +127,16 @@ class CodeCache:
 
 
 def store(path: Path, code: bytes) -> None:
-    """Writes compiled code and its proof, each atomically and durably; the proof last, so half a write is a miss."""
+    """Writes compiled code and its proof, each atomically and durably; the proof last, so half a
+    write is a miss.
+    """
     replace_file(path, code)
     proof = Proof(hashlib.sha256(code).hexdigest(), _identity(path))
     replace_file(_proof_path(path), json.dumps(asdict(proof)).encode())
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Puts `data` at `path`: a reader sees the old file or the new one, and so does the next boot."""
+    """Puts `data` at `path`: a reader, or the next boot, sees the old file or the new one."""
     temporary = path.with_name(f"{path.stem}.{os.getpid()}{path.suffix}.tmp")
     try:
         with temporary.open("wb") as file:

@@ -1,6 +1,7 @@
 """The compiler's process: `python -m edge.engine.compile FILE OPTIONS < module.wasm`.
 
-Writes FILE and its proof. The last line on stderr is the peak memory, or what was wrong (exit code 1).
+Writes FILE and its proof. The last line on stderr is the peak memory, or what was wrong (exit code
+1).
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Runs a guest's call on asyncio: waits for what it waits for, and shares the CPU among guests that do not wait."""
+"""Runs a guest's call on asyncio: waits for what it waits for, and shares the CPU among guests that
+do not wait.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ from edge.engine._core import Call
 class Lane:
     """Where guests that used up their time slice wait for the next one.
 
-    One of them runs in each turn of the loop, after everything that was ready before: a fresh event waits for one
-    slice at most, however many guests spin.
+    One of them runs in each turn of the loop, after everything that was ready before: a fresh event
+    waits for one slice at most, however many guests spin.
     """
 
     __slots__ = ("_running", "_waiting")

@@ -1,4 +1,6 @@
-"""A component made ready: loaded, compiled, linked. What `edge.invocation` instantiates for each event."""
+"""A component made ready: loaded, compiled, linked. What `edge.invocation` instantiates for each
+event.
+"""
 
 from __future__ import annotations
 
@@ -38,12 +40,13 @@ class Component:
 
     @property
     def exports(self) -> dict[str, int]:
-        """Function name ("wasi:http/incoming-handler@0.2.0#handle") → number for `Instance.call`."""
+        """Name ("wasi:http/incoming-handler@0.2.0#handle") → number for `Instance.call`."""
         exports: dict[str, int] = self.code.plan.exports
         return exports
 
     def instantiate(self, context: Any, memory: int) -> Instance:
-        """A fresh instance. `context` goes to host functions; `memory`: bytes, of all memories together.
+        """A fresh instance. `context` goes to host functions; `memory`: bytes, of all memories
+        together.
 
         Raises Trap when the guest's start fails, MemoryError when there is no room for it.
         """
@@ -60,8 +63,8 @@ async def load(
 ) -> Component:
     """Loads a component, or a core module that was never componentised.
 
-    `exports`: interfaces that core modules may export. Raises ComponentError when the binary is malformed or
-    needs what this host does not do.
+    `exports`: interfaces that core modules may export. Raises ComponentError when the binary is
+    malformed or needs what this host does not do.
     """
     plan = load_plan(binary, interfaces, exports)
     report = {} if progress is None else {"progress": progress}

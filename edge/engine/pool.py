@@ -1,8 +1,8 @@
 """Sizes Wasmtime's pooling allocator for the address space this process has.
 
-A Raspberry Pi kernel with 4 KiB pages gives a process 39 bits of addresses, others 47. One slot (a guest memory
-with its guard) takes a little over 4 GiB of them, of which only touched pages cost memory. Wasmtime aborts the
-process when a pool does not fit, so the room is tried first.
+A Raspberry Pi kernel with 4 KiB pages gives a process 39 bits of addresses, others 47. One slot (a
+guest memory with its guard) takes a little over 4 GiB of them, of which only touched pages cost
+memory. Wasmtime aborts the process when a pool does not fit, so the room is tried first.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from dataclasses import dataclass, replace
 GIB = 1 << 30
 MIB = 1 << 20
 
-# 4 GiB keep bounds checks out of the guests' code: every 32-bit address lies in the slot or its guard.
+# 4 GiB keep bounds checks out of the guests' code: every 32-bit address lies in the slot or its
+# guard.
 SLOT_RESERVATION = 4 * GIB
 SLOT_GUARD = 32 * MIB  # Wasmtime's default on 64-bit machines
 
-# Tried in this order. 256 slots are 1 TiB; 64 are 258 GiB, half of a 39-bit space: the rest is for libraries,
-# compiled code, stacks and the interpreter's heap.
+# Tried in this order. 256 slots are 1 TiB; 64 are 258 GiB, half of a 39-bit space: the rest is for
+# libraries, compiled code, stacks and the interpreter's heap.
 SLOT_CHOICES = (256, 128, 64, 32, 16, 8)
 
-# Bounds what else lives in the pool, per slot. A componentize-py guest takes 14 core instances and tables.
+# Bounds what else lives in the pool, per slot. A componentize-py guest takes 14 core instances and
+# tables.
 INSTANCES_PER_SLOT = 16
 TABLES_PER_SLOT = 16
 
@@ -31,7 +33,9 @@ _log = logging.getLogger("edge.engine")
 
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
-    """What `Engine` is made with. Sizes in bytes. `slots` 0: no pool, memories are mapped one by one."""
+    """What `Engine` is made with. Sizes in bytes. `slots` 0: no pool, memories are mapped one by
+    one.
+    """
 
     slots: int
     stacks: int = 0
@@ -43,8 +47,8 @@ class PoolOptions:
     table_elements: int = 50_000  # a componentize-py guest has about 15,000
     max_memory: int = SLOT_RESERVATION
     warm_slots: int = 64
-    # What a slot keeps resident when its instance ends. It is cleared by hand then: 1 MiB costs 16 µs for
-    # each invocation, 64 KiB what a small guest touches anyway.
+    # What a slot keeps resident when its instance ends. It is cleared by hand then: 1 MiB costs 16
+    # µs for each invocation, 64 KiB what a small guest touches anyway.
     memory_keep: int = 64 << 10
     table_keep: int = 64 << 10
     stack_keep: int = 64 << 10
@@ -70,13 +74,13 @@ def fitting_options() -> PoolOptions:
         if _fits(reservation(options)):
             return options
     _log.warning(
-        "the address space is too small for a pool: every invocation maps its own memory, which is slow"
+        "the address space is too small for a pool: each invocation maps its memory, slowly"
     )
     return PoolOptions(0)
 
 
 def reservation(options: PoolOptions) -> int:
-    """Bytes of addresses a pool takes, with half as much again for everything else in the process."""
+    """Bytes of addresses a pool takes, and half as much again for the rest of the process."""
     memories = options.slots * (options.max_memory + SLOT_GUARD)
     tables = options.tables * options.table_elements * 8
     stacks = options.stacks * (options.fiber_stack + mmap.PAGESIZE)

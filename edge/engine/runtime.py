@@ -1,4 +1,6 @@
-"""Finds and binds Wasmtime's library: the one that the `wasmtime` package ships, and no other version."""
+"""Finds and binds Wasmtime's library: the one that the `wasmtime` package ships, and no other
+version.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def create_engine(options: PoolOptions | None = None) -> _core.Engine:
 
 
 def _library() -> Path:
-    """The package is found without importing it: its Python layer costs 30 ms and 10 MB that nobody uses."""
+    """The package is found without importing it: its Python layer costs 30 ms and 10 MB that nobody
+    uses.
+    """
     spec = importlib.util.find_spec("wasmtime")
     if spec is None or spec.origin is None:
         raise ImportError("the package wasmtime is not installed")

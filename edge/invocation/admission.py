@@ -1,7 +1,8 @@
 """Who may run now: a component's concurrency and queue, within the node's memory and pool slots.
 
-A node admits what it can hold. An invocation reserves its memory limit, not what it uses: a guest may grow to its
-limit at any time and nobody could refuse it then. What does not fit waits in its component's bounded queue.
+A node admits what it can hold. An invocation reserves its memory limit, not what it uses: a guest
+may grow to its limit at any time and nobody could refuse it then. What does not fit waits in its
+component's bounded queue.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from edge.errors import Overloaded
 class Budget:
     """What the node has for guests: `memory` in bytes, `slots` of the pool.
 
-    Gates that wait for room are served in the order they came: a large component is not starved by small ones.
+    Gates that wait for room are served in the order they came: a large component is not starved by
+    small ones.
     """
 
     __slots__ = ("blocked", "memory", "slots")
@@ -52,7 +54,8 @@ class Gate:
     """One component's door. `memory` and `slots`: what each of its invocations reserves."""
 
     __slots__ = (
-        "_active", "_budget", "_concurrency", "_name", "_queue", "_timeout", "_waiting", "memory", "slots",
+        "_active", "_budget", "_concurrency", "_name", "_queue", "_timeout", "_waiting",
+        "memory", "slots",
     )  # fmt: skip
 
     def __init__(
@@ -81,7 +84,9 @@ class Gate:
         return not self._active and not self._waiting
 
     def enter(self) -> bool:
-        """True: admitted, `leave` is owed. False: `wait` for it. Raises Overloaded when the queue is full."""
+        """True: admitted, `leave` is owed. False: `wait` for it. Raises Overloaded when the queue
+        is full.
+        """
         if not self._waiting and not self._budget.blocked and self._admit():
             return True
         if len(self._waiting) >= self._queue:
@@ -89,7 +94,9 @@ class Gate:
         return False
 
     async def wait(self) -> None:
-        """Returns when admitted; `leave` is owed. Raises Overloaded after the component's queue timeout."""
+        """Returns when admitted; `leave` is owed. Raises Overloaded after the component's queue
+        timeout.
+        """
         future = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         self.advance_or_block()

@@ -1,6 +1,7 @@
 """An application made live: its components ready to run, its routes ready to be asked.
 
-Immutable once made: a change makes another one, and requests under way keep the one they began with.
+Immutable once made: a change makes another one, and requests under way keep the one they began
+with.
 """
 
 from __future__ import annotations
@@ -126,10 +127,11 @@ def _hint(component: Component, prefixes: tuple[str, ...]) -> str | None:
     return None
 
 
-def _respond(response: StaticResponse, reply: Reply) -> None:
+def _respond(response: StaticResponse, reply: Reply) -> Work:
     reply.start(response.status, list(response.headers))
     reply.write(response.body)
     reply.finish()
+    return None
 
 
 def _text(status: int, body: bytes) -> StaticResponse:

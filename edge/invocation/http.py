@@ -23,7 +23,9 @@ class HttpInvoker:
         self._export = export
 
     def __call__(self, request: Request, reply: Reply) -> Coroutine[Any, Any, None] | None:
-        """Runs the guest's first time slice at once when there is room. Raises Overloaded when there is no queue."""
+        """Runs the guest's first time slice at once when there is room. Raises Overloaded when
+        there is no queue.
+        """
         if self.sandboxes.gate.enter():
             return self._begin(request, reply)
         return self._queued(request, reply)

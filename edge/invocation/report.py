@@ -12,7 +12,8 @@ _log = logging.getLogger("edge.invocation")
 
 
 def report(profile: Profile, error: EdgeError) -> None:
-    """Logs a guest's failure with the fields EDGE_APP, EDGE_COMPONENT and EDGE_INVOCATION; others are not logged here.
+    """Logs a guest's failure with the fields EDGE_APP, EDGE_COMPONENT and EDGE_INVOCATION; others
+    are not logged here.
 
     A traceback comes with it only when one of our own host functions failed.
     """

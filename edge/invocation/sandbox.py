@@ -1,4 +1,6 @@
-"""A component's sandboxes: fresh for each event, made ready ahead while events come, or reused where that was asked for."""
+"""A component's sandboxes: fresh for each event, made ready ahead while events come, or reused
+where that was asked for.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +19,18 @@ from edge.application.options import Options
 from edge.engine._core import Instance
 from edge.engine.drive import Lane
 from edge.engine.guest import Component
+from edge.engine.pool import INSTANCES_PER_SLOT
 from edge.engine.values import Trap
 from edge.errors import GuestError, Overloaded
 from edge.invocation.admission import Budget, Gate
 from edge.wasi.context import Context
 from edge.wasi.lines import LineSink
-from edge.wasi.pipe import Sink
 from edge.wasi.outbound import Egress, Grants, Outbound
+from edge.wasi.pipe import Sink
 from edge.wasi.tree import Tree
 
-# Making an instance ahead pays where making one takes longer than this (seconds): a small guest takes 10 µs, one
-# of componentize-py a millisecond.
+# Making an instance ahead pays where making one takes longer than this (seconds): a small guest
+# takes 10 µs, one of componentize-py a millisecond.
 WORTH_PREPARING = 200e-6
 AHEAD = 2  # instances made ahead; more would hold memory for bursts that the queue absorbs
 HOT = 10.0  # seconds since the last event after which nothing is kept ready
@@ -37,7 +40,8 @@ _log = logging.getLogger("edge.guest")
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What all invocations of a node share. `trace`: called with each line a guest prints, (application, component,
+    """What all invocations of a node share. `trace`: called with each line a guest prints,
+    (application, component,
     invocation, stream, line)."""
 
     budget: Budget
@@ -61,7 +65,8 @@ class Profile:
 class Sandbox(Context):
     """An instance and its context, for one invocation at a time.
 
-    Standard output and error are lines of the log; what takes them is made when the guest first asks.
+    Standard output and error are lines of the log; what takes them is made when the guest first
+    asks.
     """
 
     __slots__ = ("_stderr", "_stdout", "id", "instance", "pool", "uses")
@@ -74,8 +79,10 @@ class Sandbox(Context):
         self.directory = None
         self.tree = profile.tree
         self.scratch = profile.options.scratch
-        self.scratch_root = self._stdin = self._stdout = self._stderr = None
-        self.outbound = self.table = None
+        self.scratch_root = self._stdin = self.table = None
+        self._stdout: Sink | None = None
+        self._stderr: Sink | None = None
+        self.outbound: Outbound | None = None
         self.now = time.time_ns
         self.random = os.urandom
         self.pool = pool
@@ -159,7 +166,8 @@ class Sandboxes:
         return Outbound(self.profile.grants, self.node.egress) if self._connected else None
 
     def take(self) -> Sandbox:
-        """A sandbox for one invocation. Raises GuestError when it cannot start, Overloaded when there is no place."""
+        """A sandbox for one invocation. Raises GuestError when it cannot start, Overloaded when
+        there is no place for it."""
         if self._idle:
             sandbox = self._idle.pop()
         elif self._ready:
@@ -248,6 +256,6 @@ class Sandboxes:
 
 
 def _slots(component: Component) -> int:
-    """Slots of the pool one instance takes: memories, or the share of core instances a slot brings."""
+    """Slots of the pool one instance takes: its memories, or core instances at 16 to a slot."""
     code = component.code
-    return max(1, code.memories, -(-len(code.plan.instances) // 16))
+    return max(1, code.memories, -(-len(code.plan.instances) // INSTANCES_PER_SLOT))

@@ -1,7 +1,7 @@
 """Holds what a turn of the loop has to send until its end, for all connections together.
 
-A client that sleeps is woken by the first of many sends and is still awake for the others; to be woken
-once for each reply costs both sides more than the reply. Knows neither HTTP nor sockets.
+A client that sleeps is woken by the first of many sends and is still awake for the others; to be
+woken once for each reply costs both sides more than the reply. Knows neither HTTP nor sockets.
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ class HttpServer:
         self._tls = tls
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self.outbox: Outbox
         self._date = b""
         self._date_until = 0.0
 
