@@ -202,6 +202,14 @@ static inline string header(handle fields, string name) {
     return r.word[1] ? values[0] : (string){0};
 }
 
+/* The path below the application's route where the platform says it, otherwise the whole path. */
+static inline string path_in_route(handle request) {
+    handle headers = request_headers(request);
+    string path = header(headers, TEXT("spin-path-info"));
+    fields_drop(headers);
+    return path.data ? path : request_path(request);
+}
+
 static inline void add_header(handle fields, string name, string value) {
     result r;
     fields_append(fields, name.data, name.size, value.data, value.size, &r);

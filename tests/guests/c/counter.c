@@ -6,7 +6,7 @@ static uint64_t count;
 
 HANDLER handle_request(handle request, handle outparam) {
     heap_reset();
-    string path = request_path(request);
+    string path = path_in_route(request);
     char digits[20], *end = digits + sizeof(digits), *start = format_number(end, ++count);
     answer_text(outparam, 200, (string){start, (size_t)(end - start)});
     if (same_text(path, TEXT("/trap"))) __builtin_trap();

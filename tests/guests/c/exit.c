@@ -3,7 +3,7 @@
 
 HANDLER handle_request(handle request, handle outparam) {
     heap_reset();
-    string path = request_path(request);
+    string path = path_in_route(request);
     request_drop(request);
     if (same_text(path, TEXT("/answered"))) answer_text(outparam, 200, TEXT("answered"));
     cli_exit(same_text(path, TEXT("/1")));

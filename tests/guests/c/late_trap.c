@@ -10,7 +10,7 @@ static bool ends_with(string text, string suffix) {
 
 HANDLER handle_request(handle request, handle outparam) {
     heap_reset();
-    string path = request_path(request);
+    string path = path_in_route(request);
     if (ends_with(path, TEXT("/before"))) __builtin_trap();
     answer a = answer_start(outparam, 200, fields_new());
     if (!ends_with(path, TEXT("/head"))) stream_write(a.stream, "some of it", 10);

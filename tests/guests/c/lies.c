@@ -135,5 +135,5 @@ static void lie(string path, handle request, handle outparam) {
 
 HANDLER handle_request(handle request, handle outparam) {
     heap_reset();
-    lie(request_path(request), request, outparam);
+    lie(path_in_route(request), request, outparam);
 }

@@ -10,7 +10,7 @@ HANDLER handle_request(handle request, handle outparam) {
         volatile uint8_t *memory = (volatile uint8_t *)(start << 16);
         for (size_t at = 0; at < 16 << 16; at += 4096) memory[at] = 1;
     }
-    if (!same_text(request_path(request), TEXT("/polite"))) __builtin_trap();
+    if (!same_text(path_in_route(request), TEXT("/polite"))) __builtin_trap();
     char digits[20], *end = digits + sizeof(digits);
     char *start = format_number(end, __builtin_wasm_memory_size(0));
     answer_text(outparam, 200, (string){start, (size_t)(end - start)});

@@ -4,7 +4,7 @@
 HANDLER handle_request(handle request, handle outparam) {
     (void)outparam;
     heap_reset();
-    string path = request_path(request);
+    string path = path_in_route(request);
     handle stream = same_text(path, TEXT("/stderr")) ? get_stderr() : get_stdout();
     static char text[4096];
     bool lines = !same_text(path, TEXT("/lineless"));

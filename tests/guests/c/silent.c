@@ -8,7 +8,7 @@ void outparam_drop(handle);
 
 HANDLER handle_request(handle request, handle outparam) {
     heap_reset();
-    string path = request_path(request);
+    string path = path_in_route(request);
     request_drop(request);
     if (same_text(path, TEXT("/drop"))) outparam_drop(outparam);
     if (same_text(path, TEXT("/error")))

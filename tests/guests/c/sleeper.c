@@ -3,7 +3,7 @@
 
 HANDLER handle_request(handle request, handle outparam) {
     heap_reset();
-    string path = request_path(request);
+    string path = path_in_route(request);
     request_drop(request);
     uint64_t milliseconds = path.size ? parse_number(path.data + 1, path.data + path.size) : 0;
     handle timer = clock_subscribe_duration(milliseconds * 1000000);

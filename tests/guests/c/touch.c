@@ -4,7 +4,7 @@
 
 HANDLER handle_request(handle request, handle outparam) {
     heap_reset();
-    string path = request_path(request);
+    string path = path_in_route(request);
     request_drop(request);
     const char *at = path.data + 1, *end = path.data + path.size;
     size_t pages = parse_number(at, end) * 16;
