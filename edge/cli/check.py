@@ -26,7 +26,7 @@ def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
         "check",
         parents=[common],
         help="validate an application without starting it",
-        description="Reads the manifest, the files and every component; compiles and starts nothing.",
+        description="Reads the manifest, the files and every component; starts nothing.",
     )
     application_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print what was found as JSON")

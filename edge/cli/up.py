@@ -32,7 +32,7 @@ def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
         parents=[common],
         help="run one application in the foreground",
         description="Serves an application over HTTP: each request gets a fresh sandbox.",
-        epilog="It prints `listening on http://HOST:PORT` when it serves; SIGTERM or Ctrl-C drains it.",
+        epilog="Prints `listening on http://HOST:PORT` when it serves; SIGTERM or Ctrl-C drains it.",
     )
     application_arguments(parser)
     parser.add_argument(

@@ -26,6 +26,12 @@ cdef void* core_functype(params, results) except NULL:
     return capi.wasm_functype_new(&vectors[0], &vectors[1])
 
 
+cdef struct slot_t:
+    const char* name
+    size_t length
+    int instance
+
+
 class Builder:
     """Turns types into nodes, numbering the resource types it meets."""
 
@@ -154,6 +160,9 @@ cdef class Code:
     cdef dict slot_numbers
     cdef Py_ssize_t slot_count
     cdef Py_ssize_t instance_count
+    cdef int component_count
+    cdef int64_t table_elements           # of one table, at most
+    cdef slot_t* slots                    # slot_names, for the path of an event
     cdef list initializers
     cdef readonly int memories            # linear memories in all
 
@@ -175,6 +184,9 @@ cdef class Code:
         self._link(bindings)
         self.slot_count = len(self.slot_names)
         self.instance_count = len(plan.instances)
+        self.component_count = plan.components
+        self.table_elements = self.engine.options.table_elements
+        self._index_slots()
 
     cdef int slot(self, item) except -2:
         """The number of a core item that instances look up by name."""
@@ -201,7 +213,9 @@ cdef class Code:
         code.options = self._options(lift.options, lift.component)
         code.core = self.slot(lift.core)
         params, results = wit.core_signature(lift.func, "lift")
-        code.kinds = tuple([_KINDS.index(name) for name in params])
+        code.param_count = len(params)
+        for index, name in enumerate(params):
+            code.kinds[<int>index] = _KINDS.index(name)
         code.result_count = len(results)
         return code
 
@@ -298,6 +312,16 @@ cdef class Code:
             step.sources[index] = -1 - item.index if hasattr(item, "index") else self.slot(item)
         return step
 
+    def _index_slots(self):
+        cdef Py_ssize_t number
+        cdef bytes name
+        self.slots = <slot_t*>malloc((self.slot_count + 1) * sizeof(slot_t))
+        for number in range(self.slot_count):
+            instance, name = self.slot_names[number]
+            self.slots[number].instance = instance
+            self.slots[number].name = PyBytes_AS_STRING(name)      # the list keeps it alive
+            self.slots[number].length = PyBytes_GET_SIZE(name)
+
     cdef LiftCode lift(self, int number):
         return <LiftCode>self.lifts[number]
 
@@ -305,6 +329,7 @@ cdef class Code:
         if self.linker != NULL:
             capi.wasmtime_linker_delete(self.linker)
         free(self.definers)
+        free(self.slots)
 
 
 _IMPORTS = {

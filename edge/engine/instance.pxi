@@ -43,10 +43,10 @@ cdef class Instance:
         self.store_context = capi.wasmtime_store_context(self.store)
         live_stores += 1
         capi.wasmtime_store_limiter(
-            self.store, memory_limit // max(1, code.memories), code.engine.options.table_elements, -1, -1, -1)
+            self.store, memory_limit // max(1, code.memories), code.table_elements, -1, -1, -1)
         capi.wasmtime_store_epoch_deadline_callback(self.store, edge_on_epoch, &self.state, NULL)
         capi.wasmtime_context_set_epoch_deadline(self.store_context, START_TICKS)
-        self.tables = tuple([Table(code, component) for component in range(code.plan.components)])
+        self.tables = tuple([Table(code, component) for component in range(code.component_count)])
         self.instances = <wasmtime_instance_t*>calloc(code.instance_count + 1, sizeof(wasmtime_instance_t))
         self.slots = <wasmtime_extern_t*>malloc((code.slot_count + 1) * sizeof(wasmtime_extern_t))
         self.known = <uint8_t*>calloc(code.slot_count + 1, 1)
@@ -102,16 +102,15 @@ cdef class Instance:
         return 0
 
     cdef wasmtime_extern_t* slot(self, int number) except NULL:
-        cdef bytes name
-        cdef int instance
+        cdef slot_t* source
         if not self.known[number]:
-            instance, name = self.code.slot_names[number]
-            if self.instances[instance].store_id == 0:
+            source = &self.code.slots[number]
+            if self.instances[source.instance].store_id == 0:
                 raise Trap("a start function called out before its component was complete")
             if not capi.wasmtime_instance_export_get(
-                    self.store_context, &self.instances[instance], PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name),
+                    self.store_context, &self.instances[source.instance], source.name, source.length,
                     &self.slots[number]):
-                raise SystemError(f"a core module lacks its export {name.decode()}")
+                raise SystemError(f"a core module lacks its export {source.name[:source.length]!r}")
             self.known[number] = 1
         return &self.slots[number]
 
@@ -258,13 +257,12 @@ cdef class Call:
         enter_component(<Table>cx.table)
         instance.broken = True              # until the call has ended well
         signature.lower_params(&cx, args, raw)
-        kinds = lift.kinds
-        for index in range(len(kinds)):
-            self.args[index].kind = kinds[index]
+        for index in range(lift.param_count):
+            self.args[index].kind = lift.kinds[index]
             self.args[index].of.u64 = raw[index].u64
         self.function = instance.slot(lift.core).of.func
         self.future = capi.wasmtime_func_call_async(
-            instance.store_context, &self.function, self.args, len(kinds), self.results, lift.result_count,
+            instance.store_context, &self.function, self.args, lift.param_count, self.results, lift.result_count,
             &self.trap, &self.error)
         instance.busy = True
         live_calls += 1

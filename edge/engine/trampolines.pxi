@@ -321,7 +321,8 @@ cdef class LiftCode:
     cdef Signature signature
     cdef OptionsCode options
     cdef int core               # slot of the core function
-    cdef tuple kinds            # wasmtime_valkind_t of its parameters
+    cdef uint8_t[MAX_FLAT] kinds  # wasmtime_valkind_t of its parameters
+    cdef int param_count
     cdef int result_count
 
     cdef int finish(self, Instance instance, wasmtime_val_raw_t* raw) except -1:

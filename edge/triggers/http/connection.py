@@ -101,6 +101,7 @@ class Connection(Line):
         unanswered = self._parser.phase is DONE or self._at < len(self._input)
         if self._closing or self._scheme == "https" or not unanswered:
             self._closing = True
+            self.flush()
             self._bound_output()
             return False
         self._wait(self._settings.half_closed_timeout)

@@ -125,7 +125,10 @@ class Line(asyncio.BufferedProtocol):
         self._wait(self._settings.drain_timeout)
         self.flush()
         self._bound_output()
-        self._transport.write_eof()
+        try:
+            self._transport.write_eof()
+        except OSError:  # it was reset while nobody read from it
+            self.cut()
 
     def _ignore(self, count: int) -> None:
         self._ignored += count
