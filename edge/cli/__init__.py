@@ -19,13 +19,20 @@ examples:
   edge up                              serve the application of this directory
   edge up examples/hello               serve that one
   edge up app.wasm --listen :8080      serve a component, or a WASI command by Wagi
+  edge up tool.wasm --once -- -v x     run a WASI command here, with these arguments
   edge check examples/hello            validate without starting
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb. Returns the exit code: 0, or that of the error; 130 when interrupted."""
-    options = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    end = given.index("--") if "--" in given else len(given)
+    parser = _parser()
+    options = parser.parse_args(given[:end])
+    options.arguments = given[end + 1 :]
+    if options.arguments and not getattr(options, "once", False):
+        parser.error("arguments after -- are a command's: they need --once")
     _configure_logging(debug=options.debug)
     try:
         code: int = options.run(options)

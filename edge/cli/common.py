@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from edge.errors import ConfigError
+from edge.errors import ConfigError, EdgeError
+
+T = TypeVar("T")
 
 
 class Verbs(Protocol):
     """What `ArgumentParser.add_subparsers` returns; argparse gives its class no public name."""
 
     def add_parser(self, name: str, **options: Any) -> argparse.ArgumentParser: ...
+
+
+def argument(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """`parse` for argparse: what it finds wrong is a mistake in the command line."""
+
+    def parsed(text: str) -> T:
+        try:
+            return parse(text)
+        except EdgeError as error:
+            hint = f"; {error.hint}" if error.hint else ""
+            raise argparse.ArgumentTypeError(f"{error.message}{hint}") from error
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parsed
 
 
 def application_arguments(parser: argparse.ArgumentParser) -> None:

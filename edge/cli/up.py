@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import logging
+import os
 import signal
 import ssl
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-from edge.cli.common import Verbs, application_arguments, state_dir, variables
-from edge.cli.watch import changes
-from edge.config import Address, parse_address
+from edge.application import units
+from edge.cli import once
+from edge.cli.common import Verbs, application_arguments, argument, state_dir, variables
+from edge.cli.watch import Snapshot, changes, snapshot
+from edge.config import Address, Limits, parse_address
 from edge.errors import ConfigError, EdgeError
 from edge.invocation.application import LiveApplication
 from edge.node import Node, open_node
@@ -32,17 +37,28 @@ def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
         parents=[common],
         help="run one application in the foreground",
         description="Serves an application over HTTP: each request gets a fresh sandbox.",
-        epilog="Prints `listening on http://HOST:PORT` when it serves; SIGTERM or Ctrl-C drains it.",
+        epilog="Prints `listening on http://HOST:PORT` when it serves; SIGTERM or Ctrl-C drain it.",
     )
     application_arguments(parser)
     parser.add_argument(
         "--listen",
-        type=parse_address,
+        type=argument(parse_address),
         default=Address(),
         metavar="HOST:PORT",
         help="default 127.0.0.1:3000; port 0 takes a free one",
     )
     parser.add_argument("--watch", action="store_true", help="swap the application when it changes")
+    parser.add_argument(
+        "--memory",
+        type=argument(units.size),
+        metavar="SIZE",
+        help="memory for all guests together, like 512MiB (default: half of the machine's)",
+    )
+    parser.add_argument(
+        "--once",
+        action="store_true",
+        help="run a WASI command here, with its arguments after --, without a timeout",
+    )
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve HTTPS; PEM")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's key; PEM")
     parser.set_defaults(run=run)
@@ -50,21 +66,29 @@ def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     try:
-        asyncio.run(_up(options))
+        return asyncio.run(_once(options) if options.once else _up(options))
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM  # before it served
     except OSError as exc:
-        raise EdgeError(f"{options.listen}: {exc.strerror or exc}", hint=_hint(exc)) from exc
-    return 0
+        raise _explained(exc, options) from exc
 
 
-async def _up(options: argparse.Namespace) -> None:
-    stop = _stop_signals()
-    async with open_node(state_dir(options)) as node:
-        loaded, live = await _activate(node, options)
+async def _once(options: argparse.Namespace) -> int:
+    async with open_node(state_dir(options), _limits(options)) as node:
+        loaded = await local.load(options.app, state_dir=state_dir(options), fetch=download)
+        return await once.run(node, loaded, variables(options.variable), options.arguments)
+
+
+async def _up(options: argparse.Namespace) -> int:
+    _cancel_on_sigterm()
+    async with open_node(state_dir(options), _limits(options)) as node:
+        version = await _activate(node, options)
         listen = [(options.listen.host, options.listen.port)]
-        async with HttpServer(live, listen=listen, tls=_tls(options)) as server:
+        async with HttpServer(version.live, listen=listen, tls=_tls(options)) as server:
+            stop = _stop_signals()
             _announce(server, secure=options.tls_cert is not None)
             async with asyncio.TaskGroup() as group:
-                watcher = group.create_task(_watch(node, options, loaded, server), name="watch")
+                watcher = group.create_task(_watch(node, options, version, server), name="watch")
                 await stop.wait()
                 watcher.cancel()
             stop.clear()
@@ -72,12 +96,22 @@ async def _up(options: argparse.Namespace) -> None:
         server_live = server.handler
         if isinstance(server_live, LiveApplication):
             server_live.close()
+    return 0
 
 
-async def _activate(
-    node: Node, options: argparse.Namespace
-) -> tuple[local.LocalApplication, LiveApplication]:
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """An application as its files were when it was loaded."""
+
+    local: local.LocalApplication
+    seen: Snapshot
+    live: LiveApplication
+
+
+async def _activate(node: Node, options: argparse.Namespace) -> _Version:
     loaded = await local.load(options.app, state_dir=state_dir(options), fetch=download)
+    # What changes while a component is compiled is a change to this version.
+    seen = await snapshot(loaded.watched)
     application = loaded.application
     for note in application.notes:
         _log.warning("note: %s", note)
@@ -91,26 +125,29 @@ async def _activate(
     live = await node.activate(loaded, variables(options.variable))
     for route in live.unreachable:
         _log.warning("note: no request reaches the route %s", route)
-    return loaded, live
+    return _Version(loaded, seen, live)
 
 
 async def _watch(
-    node: Node, options: argparse.Namespace, loaded: local.LocalApplication, server: HttpServer
+    node: Node, options: argparse.Namespace, version: _Version, server: HttpServer
 ) -> None:
     """Swaps the application when its files change; a mistake keeps the old one."""
     if not options.watch:
         return
+    watched, seen = version.local.watched, version.seen
     while True:
-        await changes(loaded.watched)
+        seen = await changes(watched, seen)
         try:
-            loaded, live = await _activate(node, options)
-        except EdgeError as exc:
-            _log.error("not swapped: %s%s", exc.message, f" ({exc.hint})" if exc.hint else "")
+            version = await _activate(node, options)
+        except (EdgeError, OSError) as exc:
+            error = exc if isinstance(exc, EdgeError) else _explained(exc, options)
+            _log.error("not swapped: %s%s", error.message, f" ({error.hint})" if error.hint else "")
             continue
-        old, server.handler = server.handler, live
+        old, server.handler = server.handler, version.live
         if isinstance(old, LiveApplication):
             old.close()
-        _log.info("swapped: %s", loaded.application.name)
+        watched, seen = version.local.watched, version.seen
+        _log.info("swapped: %s", version.local.application.name)
 
 
 async def _drain(server: HttpServer, stop: asyncio.Event) -> None:
@@ -123,6 +160,13 @@ async def _drain(server: HttpServer, stop: asyncio.Event) -> None:
         await asyncio.wait((drain, second), return_when=asyncio.FIRST_COMPLETED)
         second.cancel()
         drain.cancel()
+
+
+def _cancel_on_sigterm() -> None:
+    """While it starts: a compilation ends with it. Ctrl-C is asyncio's."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 def _stop_signals() -> asyncio.Event:
@@ -153,7 +197,23 @@ def _tls(options: argparse.Namespace) -> ssl.SSLContext | None:
     return context
 
 
+def _limits(options: argparse.Namespace) -> Limits:
+    return Limits() if options.memory is None else Limits(memory=options.memory)
+
+
+def _explained(exc: OSError, options: argparse.Namespace) -> EdgeError:
+    """asyncio puts the address into its text; files have a name, addresses have none."""
+    known = exc.errno is not None and exc.errno in errno.errorcode
+    text = os.strerror(exc.errno or 0) if known else exc.strerror or str(exc)
+    subject = exc.filename if exc.filename is not None else options.listen
+    return EdgeError(f"{subject}: {text[:1].lower()}{text[1:]}", hint=_hint(exc))
+
+
 def _hint(exc: OSError) -> str | None:
+    if exc.filename is not None:
+        return "state needs a writable directory: --state-dir"
+    if exc.errno == errno.EADDRINUSE:
+        return "another program listens there; choose another port with --listen"
     if isinstance(exc, PermissionError):
-        return "ports below 1024 need root; state needs a writable directory (--state-dir)"
+        return "ports below 1024 need root"
     return None

@@ -6,30 +6,43 @@ import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 
+Snapshot = dict[Path, tuple[int, int, int]]
+
 INTERVAL = 0.5  # seconds; a build that is still writing is seen as one more change
 
 
-async def changes(paths: Iterable[Path]) -> None:
-    """Returns once one of the paths, or what is below it, has changed and then stayed the same."""
-    watched = tuple(paths)
-    before = await asyncio.to_thread(_snapshot, watched)
-    changed = False
+async def snapshot(paths: Iterable[Path]) -> Snapshot:
+    return await asyncio.to_thread(_snapshot, tuple(paths))
+
+
+async def changes(paths: Iterable[Path], seen: Snapshot) -> Snapshot:
+    """Returns what there is once it differs from `seen` and then stayed the same.
+
+    `paths` stand for themselves and what is below them.
+    """
+    watched, before = tuple(paths), seen
     while True:
         await asyncio.sleep(INTERVAL)
-        now = await asyncio.to_thread(_snapshot, watched)
-        if changed and now == before:
-            return
-        changed = changed or now != before
+        now = await snapshot(watched)
+        if now == before != seen:
+            return now
         before = now
 
 
-def _snapshot(paths: Iterable[Path]) -> dict[Path, tuple[int, int, int]]:
+def _snapshot(paths: Iterable[Path]) -> Snapshot:
     found = {}
     for path in paths:
-        for item in (path, *path.rglob("*")) if path.is_dir() else (path,):
+        for item in (path, *_below(path)):
             try:
                 stat = item.stat()
             except OSError:
                 continue
             found[item] = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
     return found
+
+
+def _below(path: Path) -> list[Path]:
+    try:
+        return list(path.rglob("*")) if path.is_dir() else []
+    except OSError:  # a directory that vanished meanwhile: the next look sees it
+        return []

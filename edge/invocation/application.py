@@ -14,7 +14,7 @@ from edge.application.headers import RequestHeaders
 from edge.application.model import Application, HttpTrigger, StaticResponse, Wagi
 from edge.application.routes import CHAINED, RESERVED, Match, Route, Router
 from edge.engine.guest import Component
-from edge.errors import ComponentError
+from edge.errors import ComponentError, ConfigError
 from edge.invocation.http import HttpInvoker
 from edge.invocation.sandbox import Sandboxes
 from edge.invocation.wagi import WagiInvoker
@@ -22,6 +22,7 @@ from edge.wasi.http.message import Handler, Reply, Request
 
 _HANDLER = "wasi:http/incoming-handler@"
 _COMMANDS = ("_start", "wasi:cli/run@")
+_COMMAND = "_start or wasi:cli/run@0.2"
 
 Work = Coroutine[Any, Any, None] | None
 Responder = Callable[[Request, Reply, Match[Any]], Work]
@@ -59,6 +60,15 @@ class LiveApplication:
     def chained(self, component: str) -> Handler | None:
         """What answers `http://<component>.spin.internal`."""
         return self._chained.get(component)
+
+    def command(self) -> tuple[Sandboxes, int]:
+        """The application's only component, which is a command, and its start function."""
+        name, found = self.application.name, list(self._sandboxes.values())
+        if len(found) != 1 or not self.application.http[0].wagi:
+            raise ConfigError(
+                f"{name}: is not a single command", hint="a command exports wasi:cli/run or _start"
+            )
+        return found[0], _export(found[0], _COMMANDS, _COMMAND)
 
     def close(self) -> None:
         """Keeps nothing ready any more; requests under way go on."""
@@ -105,7 +115,7 @@ def _http(sandboxes: Sandboxes, route: Route) -> Responder:
 
 
 def _wagi(sandboxes: Sandboxes, wagi: Wagi) -> Responder:
-    export = _export(sandboxes, _COMMANDS, "_start or wasi:cli/run@0.2")
+    export = _export(sandboxes, _COMMANDS, _COMMAND)
     return WagiInvoker(sandboxes, export, wagi.argv).respond
 
 
