@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,13 +107,15 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
     """`with serve(APP, "--variable", "k=v") as served:` runs `edge up APP` on a free port.
 
     One state directory for the session: what is compiled once stays compiled. Leaving the block
-    sends SIGTERM and expects a clean end.
+    sends SIGTERM and expects a clean end. `prefix`: a command that runs it, like `prlimit`.
     """
     state = tmp_path_factory.mktemp("state")
 
     @contextmanager
-    def up(application: Path, *arguments: str, expected_exit: int = 0) -> Iterator[Served]:
-        command = [str(Path(sys.executable).parent / "edge"), "up", str(application)]
+    def up(
+        application: Path, *arguments: str, expected_exit: int = 0, prefix: Sequence[str] = ()
+    ) -> Iterator[Served]:
+        command = [*prefix, str(Path(sys.executable).parent / "edge"), "up", str(application)]
         command += ["--listen", "127.0.0.1:0", "--state-dir", str(state), *arguments]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=state
