@@ -35,11 +35,12 @@ guests:
 	@.ci/packages build "$(PYTHON)"
 	@$(PYTHON) tests/guests/build.py
 
-test-arm64: $(VENV)/.stamp guests
-	tests/arm64/run $(ARGS)
+test-arm64: $(VENV)/.stamp
+	@.ci/packages arm64
+	$(BIN)/python tests/arm64/run.py $(ARGS)
 
 clean:
-	rm -rf .venv .venv-* .guests build dist tests/guests/out *.egg-info
+	rm -rf .venv .venv-* .guests .arm64 build dist tests/guests/out *.egg-info
 	rm -f edge/engine/*.so edge/engine/*.c
 
 # The extension is compiled by the editable installation, so its sources are prerequisites as well.
