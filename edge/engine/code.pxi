@@ -168,6 +168,8 @@ cdef class Code:
 
     def __init__(self, plan, list modules, bindings):
         """`modules`: the plan's, compiled. `bindings`: what the host gives, see edge.engine.component.Bindings."""
+        if not modules:
+            raise ValueError("there is no core module in it, so nothing to run")
         builder = Builder()
         self.plan = plan
         self.modules = modules
