@@ -170,7 +170,9 @@ class Scope:
     def outer(self, alias: OuterAlias) -> Any:
         scope: Scope | None = self
         for _ in range(alias.count):
-            scope = scope and scope.parent
+            if scope is None:  # the binary may count to 2^32
+                break
+            scope = scope.parent
         if scope is None:
             raise ComponentError(f"malformed component: no scope is {alias.count} levels outside")
         return scope.item(alias.sort, alias.index)
