@@ -26,6 +26,7 @@ from edge.engine.coremodule import (
 from edge.engine.coretypes import CoreFunc, CoreTable
 
 _LOCAL_GET, _I32_CONST, _CALL_INDIRECT, _END = 0x20, 0x41, 0x11, 0x0B
+_NOTHING = CoreFunc((), ())
 _FILL_FROM_ZERO = bytes([0, _I32_CONST, 0, _END])  # active, table 0, offset `i32.const 0`
 
 
@@ -93,8 +94,14 @@ def read_start(module: CoreModule) -> int | None:
 def _start(module: CoreModule, functions: list[int]) -> int | None:
     """The import a module starts with; `functions` are those imports that are functions."""
     reader = module.section(START)
-    index = reader.u32() if reader else 0
-    return functions[index] if reader is not None and index < len(functions) else None
+    if reader is None:
+        return None
+    index = reader.u32()
+    if reader or index >= len(functions):
+        return None
+    # Nobody else looks at a module that is left out of the plan, and the engine calls this unchecked.
+    start = functions[index]
+    return start if module.imports[start].type == _NOTHING else None
 
 
 def _slots(module: CoreModule) -> list[int] | None:
