@@ -246,25 +246,31 @@ cdef class Call:
     cdef int begin(self, Instance instance, LiftCode lift, args) except -1:
         cdef cx_t cx
         cdef wasmtime_val_raw_t raw[MAX_FLAT]
-        cdef Signature signature = lift.signature
         cdef int index
         global live_calls
         memset(raw, 0, sizeof(raw))
         self.instance = instance
         self.lift = lift
-        capi.wasmtime_context_set_epoch_deadline(instance.store_context, START_TICKS)
         open_side(&cx, instance, lift.options)
         enter_component(<Table>cx.table)
         instance.broken = True              # until the call has ended well
-        signature.lower_params(&cx, args, raw)
+        instance.busy = True                # the guest's allocator runs: nobody may close the instance
+        capi.wasmtime_context_set_epoch_deadline(instance.store_context, START_TICKS)
+        edge_ticker_enter(instance.code.engine.ticker)
+        try:
+            lift.signature.lower_params(&cx, args, raw)
+            self.function = instance.slot(lift.core).of.func
+        except BaseException:
+            instance.busy = False
+            raise
+        finally:
+            edge_ticker_leave(instance.code.engine.ticker)
         for index in range(lift.param_count):
             self.args[index].kind = lift.kinds[index]
             self.args[index].of.u64 = raw[index].u64
-        self.function = instance.slot(lift.core).of.func
         self.future = capi.wasmtime_func_call_async(
             instance.store_context, &self.function, self.args, lift.param_count, self.results, lift.result_count,
             &self.trap, &self.error)
-        instance.busy = True
         live_calls += 1
         return 0
 
@@ -288,18 +294,28 @@ cdef class Call:
         self.polling = True
         edge_ticker_enter(ticker)
         done = capi.wasmtime_call_future_poll(self.future)
-        edge_ticker_leave(ticker)
-        self.polling = False
         instance.state.on_fiber = 0
-        if done:
-            self.finish()
+        try:
+            if done:
+                self.finish()
+        finally:
+            self.polling = False
+            edge_ticker_leave(ticker)
         return done
 
     cdef int finish(self) except -1:
         cdef Instance instance = self.instance
+        self.drop_future()
+        instance.busy = True                # post-return runs: nobody may close the instance
+        try:
+            return self.lift_result()
+        finally:
+            instance.busy = False
+
+    cdef int lift_result(self) except -1:
+        cdef Instance instance = self.instance
         cdef wasmtime_val_raw_t raw[1]
         cdef cx_t cx
-        self.drop_future()
         error, self.error = <uint64_t>self.error, NULL
         trap, self.trap = <uint64_t>self.trap, NULL
         instance.check(<void*><uint64_t>error, <void*><uint64_t>trap)

@@ -1,0 +1,131 @@
+"""Hostile binaries and guests that once crashed, hung or filled the host."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from edge.engine import drive, runtime
+from edge.engine._core import Engine, Instance
+from edge.engine.cache import CodeCache
+from edge.engine.component import MAGIC
+from edge.engine.guest import Component, load
+from edge.engine.host import Interface, Interfaces, Trap
+from edge.engine.loader import load_plan
+from edge.engine.pool import options_for
+from edge.errors import ComponentError
+
+from wat import assemble
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    yield runtime.create_engine(options_for(8))
+
+
+@pytest.fixture
+def ready(engine: Engine) -> Any:
+    """Loads a component written as text (or a binary) for a host of these interfaces."""
+
+    def make(source: str | bytes, *interfaces: Interface) -> Component:
+        binary = source if isinstance(source, bytes) else assemble(source)
+        cache = CodeCache(engine, None)
+        return asyncio.run(load(binary, "test", Interfaces(interfaces), cache))
+
+    return make
+
+
+def call(instance: Instance, name: str, *args: object) -> Any:
+    """Runs an export to its end."""
+
+    async def run() -> Any:
+        call = instance.call(instance.export(name), args)
+        try:
+            return call.result if call.poll() else await drive.drive(call, drive.Lane())
+        finally:
+            call.close()
+
+    return asyncio.run(run())
+
+
+def leb(number: int) -> bytes:
+    out = b""
+    while number > 0x7F:
+        out, number = out + bytes([number & 0x7F | 0x80]), number >> 7
+    return out + bytes([number])
+
+
+def section(code: int, content: bytes) -> bytes:
+    return bytes([code]) + leb(len(content)) + content
+
+
+def test_a_component_without_modules_is_refused(ready: Any) -> None:
+    with pytest.raises(ComponentError, match="no core module"):
+        ready("(component)")
+
+
+def test_an_alias_of_a_scope_far_outside_is_refused_at_once() -> None:
+    alias = b"\x01\x03\x02" + leb(0xFFFFFFFF) + leb(0)
+    started = time.monotonic()
+    with pytest.raises(ComponentError, match="levels outside"):
+        load_plan(MAGIC + section(0x06, alias), Interfaces())
+    assert time.monotonic() - started < 1
+
+
+def test_a_label_of_many_numbers_is_refused_at_once() -> None:
+    label = b"a" + b"-1" * 120 + b"!"
+    enum = b"\x01\x6d\x01" + leb(len(label)) + label
+    started = time.monotonic()
+    with pytest.raises(ComponentError, match="kebab"):
+        load_plan(MAGIC + section(0x07, enum), Interfaces())
+    assert time.monotonic() - started < 1
+
+
+START = """(component
+  (core module $m (memory (export "m") 1) (func (export "f") (param i32)) (func (export "g")))
+  (core instance $i (instantiate $m))
+  (alias core export $i "m" (core memory $memory))
+  (core module $s (type (func (param i32))) (import "" "f" {import_}) (start 0))
+  (core instance (instantiate $s (with "" (instance (export "f" {item})))))
+  (type $t (func))
+  (func (export "g") (type $t) (canon lift (core func $i "g"))))"""
+
+
+@pytest.mark.parametrize(
+    ("import_", "item"),
+    [("(func (type 0))", '(func $i "f")'), ("(memory 1)", "(memory $memory)")],
+)
+def test_what_is_no_start_function_is_not_started(ready: Any, import_: str, item: str) -> None:
+    with pytest.raises(ComponentError):
+        ready(START.format(import_=import_, item=item))
+
+
+OFF_FIBER = """(component
+  (core module $m (memory (export "m") 1)
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (loop (br 0)) unreachable)
+    (func (export "take") (param i32 i32))
+    (func (export "give") (result i32) (i32.const 0))
+    (func (export "post") (param i32) (loop (br 0))))
+  (core instance $i (instantiate $m))
+  (alias core export $i "m" (core memory $m))
+  (type $take (func (param "a" string)))
+  (type $give (func (result string)))
+  (func (export "take") (type $take)
+    (canon lift (core func $i "take") (memory $m) (realloc (core func $i "realloc"))))
+  (func (export "give") (type $give)
+    (canon lift (core func $i "give") (memory $m) (post-return (core func $i "post")))))"""
+
+
+@pytest.mark.parametrize(("name", "args"), [("take", ("text",)), ("give", ())])
+def test_allocating_or_cleaning_up_for_ever_is_a_trap(
+    ready: Any, name: str, args: tuple[str, ...]
+) -> None:
+    instance = ready(OFF_FIBER).instantiate(None, 1 << 20)
+    time.sleep(0.1)  # the ticker sleeps
+    with pytest.raises(Trap, match="ran too long"):
+        call(instance, name, *args)
+    instance.close()
