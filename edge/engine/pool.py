@@ -7,6 +7,7 @@ memory. Wasmtime aborts the process when a pool does not fit, so the room is tri
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
 from dataclasses import dataclass, replace
@@ -71,7 +72,7 @@ def fitting_options() -> PoolOptions:
     """The largest pool that fits the address space of this process, tried by reserving it."""
     for slots in SLOT_CHOICES:
         options = options_for(slots)
-        if _fits(reservation(options)):
+        if _fit(reservations(options)):
             return options
     _log.warning(
         "the address space is too small for a pool: each invocation maps its memory, slowly"
@@ -79,18 +80,25 @@ def fitting_options() -> PoolOptions:
     return PoolOptions(0)
 
 
-def reservation(options: PoolOptions) -> int:
-    """Bytes of addresses a pool takes, and half as much again for the rest of the process."""
+def reservations(options: PoolOptions) -> list[int]:
+    """Bytes of each range of addresses a pool takes, and of one for the rest of the process: half
+    as much again.
+
+    Apart, because libraries and the program itself cut a 39-bit space in pieces: the largest
+    can be 340 GiB.
+    """
     memories = options.slots * (options.max_memory + SLOT_GUARD)
     tables = options.tables * options.table_elements * 8
     stacks = options.stacks * (options.fiber_stack + mmap.PAGESIZE)
-    return (memories + tables + stacks) * 3 // 2
+    return [memories, tables, stacks, (memories + tables + stacks) // 2]
 
 
-def _fits(size: int) -> bool:
+def _fit(sizes: list[int]) -> bool:
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
-    try:
-        mmap.mmap(-1, size, flags=flags, prot=0).close()
-    except (OSError, OverflowError):
-        return False
+    with contextlib.ExitStack() as reserved:
+        try:
+            for size in sizes:
+                reserved.enter_context(mmap.mmap(-1, size, flags=flags, prot=0))
+        except (OSError, OverflowError):
+            return False
     return True
