@@ -88,7 +88,7 @@ class App:
     async def echo(self, request: Request, reply: Reply) -> None:
         reply.start(200, [])
         body = request.body
-        while not body.exhausted:
+        while not body.exhausted and reply.error is None:
             await reply.wait_writable()
             data = body.read_nowait(reply.writable())
             if data:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
+import random
 import socket
 import ssl
+import struct
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
-from http_lab import HELLO, App, Client, get, lab, post, until
+from http_lab import HELLO, App, Client, Lab, get, lab, post, until
 
 from edge.triggers.http import HttpServer, HttpSettings
+from edge.triggers.http.connection import Connection
+from edge.triggers.http.parser import RequestParser
+from edge.triggers.http.reply import Reply as HttpReply
 from edge.wasi.http.message import Reply, Request
 
 MIB = 1 << 20
@@ -110,6 +117,35 @@ async def test_a_client_that_is_gone_does_not_keep_its_handler_for_long() -> Non
         await until(lambda: at.app.cancelled == 1)
 
 
+async def test_a_half_closed_client_gets_no_reply_to_half_a_request() -> None:
+    for rest in (post(b"four", "/record")[:-2], b"GET / HT"):
+        async with lab() as at, await at.client() as client:
+            client.send(get("/slow") + rest)
+            client.writer.write_eof()
+            await asyncio.sleep(0.05)
+            at.app.gate.set()
+            assert (await client.answer()).body == b"/slow"
+            assert await client.closed() == b""
+            assert len(at.app.requests) == 1
+
+
+@pytest.mark.parametrize("how", ["reset", "close"])
+async def test_a_client_that_leaves_while_its_body_waits_is_missed(how: str) -> None:
+    loop = asyncio.get_running_loop()
+    async with lab(half_closed_timeout=0.3) as at:
+        with socket.create_connection(("127.0.0.1", at.port)) as sock:
+            sock.setblocking(False)
+            # More than the server reads ahead, less than the kernel holds.
+            await loop.sock_sendall(sock, post(bytes(180_000), "/slow"))
+            await until(lambda: at.app.running == 1)
+            (connection,) = at.server.connections
+            await until(lambda: not connection._transport.is_reading())
+            if how == "reset":
+                linger = struct.pack("ii", 1, 0)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        await until(lambda: at.app.cancelled == 1)
+
+
 async def test_a_half_closed_client_gets_its_replies() -> None:
     async with lab() as at, await at.client() as client:
         client.send(get("/slow/1") + get("/twice") + HELLO)
@@ -118,6 +154,33 @@ async def test_a_half_closed_client_gets_its_replies() -> None:
         at.app.gate.set()
         assert [(await client.answer()).body for _ in range(3)] == [b"/slow/1", b"onetwo", b"hello"]
         assert await client.closed() == b""
+
+
+async def test_a_handler_begins_before_it_is_cancelled() -> None:
+    """What it was given, a guest perhaps, is freed by its own `finally`."""
+    freed: list[int] = []
+
+    async def handler(request: Request, reply: Reply) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            freed.append(1)
+
+    async with lab() as at:
+        at.server.handler = handler
+        async with await at.client() as client:
+            client.send(HELLO)
+            await until(lambda: len(at.server.connections))
+            (connection,) = at.server.connections
+            run = connection._run
+
+            def run_and_lose(*arguments: Any) -> None:
+                run(*arguments)
+                connection.connection_lost(None)
+
+            connection._run = run_and_lose  # type: ignore[method-assign]
+            await until(lambda: freed)
+    assert freed == [1]
 
 
 async def test_the_reader_of_a_body_sees_that_it_is_cut() -> None:
@@ -178,6 +241,72 @@ async def test_leaving_the_server_leaves_nothing_behind() -> None:
     assert not at.app.running
     for client in clients:
         await client.close()
+
+
+KINDS = ("/hello", "/echo", "/slow", "/twice", "/endless", "/cut", "/early", "/record", "/nowhere")
+
+
+async def test_nothing_of_a_connection_is_left_however_it_ends() -> None:
+    pick = random.Random(7)
+    rounds, at_once = 24, 20
+    sizes = []
+
+    async def one(at: Lab) -> None:
+        async with await at.client() as client:
+            for _ in range(pick.randint(1, 3)):
+                data = post(bytes(pick.randint(0, 100_000)), pick.choice(KINDS))
+                if pick.random() < 0.3:
+                    data = data[: pick.randint(0, len(data))]
+                if pick.random() < 0.1:
+                    data = data.replace(b"HTTP/1.1", b"HTTP/9.9")
+                client.send(data)
+                await asyncio.sleep(pick.random() / 200)
+            if pick.random() < 0.5:
+                client.writer.transport.abort()
+            elif pick.random() < 0.5:
+                client.writer.write_eof()
+                await asyncio.sleep(0.005)
+            client.writer.transport.abort()
+
+    async with lab() as at:
+        for _ in range(rounds):
+            async with asyncio.TaskGroup() as group:
+                for _ in range(at_once):
+                    group.create_task(one(at))
+            at.app.gate.set()
+            await until(lambda: not at.app.running and not len(at.server.connections))
+            at.app.gate.clear()
+            at.app.requests.clear()
+            at.app.seen.clear()
+            gc.collect()
+            sizes.append(resident())
+        left = [
+            o for o in gc.get_objects() if isinstance(o, (Connection, RequestParser, HttpReply))
+        ]
+        assert not left
+        assert not at.server._tasks
+    assert max(sizes[rounds // 2 :]) - min(sizes[: rounds // 2]) < 4 * MIB
+
+
+async def test_an_idle_connection_costs_little() -> None:
+    async with lab() as at:
+        clients = [await at.client() for _ in range(100)]
+        for client in clients:
+            await client.ask(post(bytes(50_000), "/record"))
+        at.app.requests.clear()
+        at.app.seen.clear()
+        gc.collect()
+        before = resident()
+        more = [await at.client() for _ in range(100)]
+        for client in more:
+            await client.ask(post(bytes(50_000), "/record"))
+        at.app.requests.clear()
+        at.app.seen.clear()
+        gc.collect()
+        # Both ends are in this process; the client's half is the larger one.
+        assert (resident() - before) / len(more) < 30_000
+        for client in clients + more:
+            client.writer.transport.abort()
 
 
 async def test_sockets_can_be_inherited() -> None:

@@ -116,7 +116,7 @@ class Connection(Line):
         if self._reply is not None and not self._reply.finished:
             self._reply.lost(error)
             if self._task is not None:
-                self._task.cancel()
+                self._server.cancel(self._task)
         self._reply = self._task = None
         self._parser.close()
 
@@ -140,6 +140,9 @@ class Connection(Line):
             return
         # An idle connection keeps nothing of its last request.
         self._input, self._at = (b"", 0) if at == len(data) else (data, at)
+        if self._at_eof and parser.phase is not DONE:
+            self._close()  # the rest will never come
+            return
         if self._reply is None and parser.phase is not HEAD:
             self._dispatch()
         self._settle()
@@ -203,7 +206,8 @@ class Connection(Line):
             self._failed(reply, RuntimeError("the handler ended without a reply"))
 
     def _failed(self, reply: Reply, error: Exception) -> None:
-        if not isinstance(error, EdgeError):
+        # A handler may fail with what it was told: that its client is gone.
+        if error is not reply.error and not isinstance(error, EdgeError):
             log.error("http: the handler failed: %s", error, exc_info=error)
         reply.abort(error)
 
@@ -213,7 +217,7 @@ class Connection(Line):
         if self._parser.body is not None:
             self._parser.body.abort(error)
         if self._task is not None:
-            self._task.cancel()
+            self._server.cancel(self._task)
         if self._reply is None:
             self._reply = Reply(self, self._parser.method, old=self._parser.old)
         self._reply.abort(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import socket
 import ssl
 from collections.abc import Coroutine, Sequence
@@ -108,7 +109,7 @@ class HttpServer:
             for connection in self.connections:
                 connection.cut()
             for task in self._tasks:
-                task.cancel()
+                self.cancel(task)
             await self._settled()
 
     async def _settled(self) -> None:
@@ -122,6 +123,14 @@ class HttpServer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def cancel(self, task: asyncio.Task[None]) -> None:
+        """Cancel it, but not before it has begun: it would not free what it was given."""
+        work = task.get_coro()
+        if inspect.iscoroutine(work) and inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
+            self.loop.call_soon(task.cancel)
+        else:
+            task.cancel()
 
     def date(self) -> bytes:
         """The line of the Date header, at most a second old."""
