@@ -5,7 +5,7 @@ event.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,7 @@ class Bindings:
         self._plan = plan
         self._interfaces = interfaces
         self._modules = [parse_module(wasm) for wasm in plan.modules]
+        self._imported = dict(self._imported_types())
         self.memories = sum(self._modules[i.module].memories for i in plan.instances)
 
     @property
@@ -120,14 +121,14 @@ class Bindings:
             case ResourceDrop():
                 return ("i32",), ()
             case CoreHost() | Missing():
-                return self._imported_type(number)
+                return self._imported.get(number, ((), ()))  # or nobody imports it
             case _:
                 return ("i32",), ("i32",)
 
-    def _imported_type(self, number: int) -> CoreSignature:
+    def _imported_types(self) -> Iterator[tuple[int, CoreSignature]]:
+        """What importing modules say of the trampolines they import."""
         for instance in self._plan.instances:
             imports = self._modules[instance.module].imports
             for item, declared in zip(instance.imports, imports, strict=True):
-                if item == Trampoline(number) and isinstance(declared.type, CoreFunc):
-                    return declared.type.params, declared.type.results
-        return (), ()  # nobody imports it
+                if isinstance(item, Trampoline) and isinstance(declared.type, CoreFunc):
+                    yield item.index, (declared.type.params, declared.type.results)

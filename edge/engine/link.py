@@ -152,6 +152,7 @@ class Linker(Evaluator):
         found = scope.get("core module", definition.module, ModuleDefinition)
         index = self._module(found)
         module = self.modules[index]
+        self.spend(len(module.imports))
         arguments = _named(
             (name, _core_instance(scope, number)) for name, number in definition.arguments
         )
