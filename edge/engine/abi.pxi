@@ -8,9 +8,9 @@
 
 cdef enum:
     MAX_FLAT = 16
-    ELEMENT_FUEL = 32          # what the Python object of a list's element costs, in bytes, at least
-    LIFT_FUEL = 64 << 20       # bytes and elements one call may take out of a guest, so that lists of
-                               # overlapping lists can not fill the host's memory
+    VALUE_FUEL = 128           # what a Python object costs: its bytes, and the time to make it
+    LIFT_FUEL = 64 << 20       # what one call may take out of a guest, in bytes: lists that overlap, or that hold
+                               # large objects in few bytes, must not fill the host's memory or hold up its loop
     UTF8 = 0
     UTF16 = 1
     LATIN1_UTF16 = 2
@@ -47,6 +47,10 @@ cdef class Node:
     cdef readonly uint32_t size
     cdef readonly uint32_t align
     cdef readonly int width    # core values when flat
+    cdef readonly uint64_t cost  # fuel for the objects of one value; what it points to is burnt when fetched
+
+    def __cinit__(self):
+        self.cost = VALUE_FUEL
 
     cdef object load(self, cx_t* cx, uint32_t at):
         raise NotImplementedError
@@ -69,6 +73,10 @@ cdef inline uint32_t get32(cx_t* cx, uint32_t at) noexcept:
 
 cdef inline void put32(cx_t* cx, uint32_t at, uint32_t value) noexcept:
     memcpy(cx.base + at, &value, 4)
+
+
+cdef inline uint32_t aligned(uint32_t offset, uint32_t align) noexcept:
+    return (offset + align - 1) & ~(align - 1)
 
 
 cdef inline int64_t as_int(object value, int64_t low, int64_t high) except? -1:
@@ -262,7 +270,7 @@ cdef class String(Pointed):
         cdef uint64_t count = <uint64_t>units * (2 if wide else 1)
         cdef int little = -1
         check_range(cx, pointer, count, 1 if cx.encoding == UTF8 else 2)
-        burn(cx, count + ELEMENT_FUEL)
+        burn(cx, count)
         cdef const char* data = <const char*>cx.base + pointer
         try:
             if wide:
@@ -300,7 +308,7 @@ cdef class Bytes(Pointed):
 
     cdef object fetch(self, cx_t* cx, uint32_t pointer, uint32_t length):
         check_range(cx, pointer, length, 1)
-        burn(cx, length + ELEMENT_FUEL)
+        burn(cx, length)
         return PyBytes_FromStringAndSize(<const char*>cx.base + pointer, length)
 
     cdef int place(self, cx_t* cx, object value, uint32_t* pointer, uint32_t* length) except -1:
@@ -327,7 +335,7 @@ cdef class ListOf(Pointed):
         cdef uint32_t index
         cdef list values
         check_range(cx, pointer, <uint64_t>length * self.element.size, self.element.align)
-        burn(cx, <uint64_t>length * (self.element.size + ELEMENT_FUEL) + ELEMENT_FUEL)
+        burn(cx, <uint64_t>length * self.element.cost)
         values = []
         for index in range(length):
             values.append(self.element.load(cx, pointer + index * self.element.size))
@@ -349,19 +357,21 @@ cdef class Fields(Node):
     cdef list nodes
     cdef list offsets
 
-    def __init__(self, list nodes, uint32_t size, uint32_t align):
+    def __init__(self, list nodes):
         cdef Node node
         cdef uint32_t offset = 0
         self.nodes = nodes
         self.offsets = []
-        self.size = size
-        self.align = align
+        self.align = 1
         self.width = 0
         for node in nodes:
-            offset = (offset + node.align - 1) & ~(node.align - 1)
+            offset = aligned(offset, node.align)
             self.offsets.append(offset)
             offset += node.size
+            self.align = max(self.align, node.align)
             self.width += node.width
+            self.cost += node.cost
+        self.size = aligned(offset, self.align)
 
     cdef object load(self, cx_t* cx, uint32_t at):
         cdef Py_ssize_t index
@@ -408,21 +418,26 @@ cdef class Cases(Node):
     cdef uint32_t tag_size
     cdef uint32_t offset
 
-    def __init__(self, list payloads, uint32_t size, uint32_t align, uint32_t tag_size):
+    def __init__(self, list payloads, uint32_t tag_size):
         cdef Node node
         cdef uint32_t payload_align = 1
+        cdef uint32_t payload_size = 0
+        cdef uint64_t cost = 0
         cdef int width = 0
         self.payloads = payloads
-        self.size = size
-        self.align = align
         self.tag_size = tag_size
         for payload in payloads:
             if payload is not None:
                 node = payload
                 payload_align = max(payload_align, node.align)
+                payload_size = max(payload_size, node.size)
                 width = max(width, node.width)
-        self.offset = (tag_size + payload_align - 1) & ~(payload_align - 1)
+                cost = max(cost, node.cost)
+        self.align = max(tag_size, payload_align)
+        self.offset = aligned(tag_size, payload_align)
+        self.size = aligned(self.offset + payload_size, self.align)
         self.width = 1 + width
+        self.cost += cost
 
     cdef object build(self, uint32_t tag, object payload):
         raise NotImplementedError
@@ -479,8 +494,8 @@ cdef class VariantOf(Cases):
     cdef tuple names
     cdef dict numbers
 
-    def __init__(self, tuple names, list payloads, uint32_t size, uint32_t align, uint32_t tag_size):
-        Cases.__init__(self, payloads, size, align, tag_size)
+    def __init__(self, tuple names, list payloads, uint32_t tag_size):
+        Cases.__init__(self, payloads, tag_size)
         self.names = names
         self.numbers = {name: number for number, name in enumerate(names)}
 
@@ -507,8 +522,8 @@ cdef class EnumOf(VariantOf):
 cdef class OptionOf(Cases):
     cdef bint nested
 
-    def __init__(self, Node payload, uint32_t size, uint32_t align):
-        Cases.__init__(self, [None, payload], size, align, 1)
+    def __init__(self, Node payload):
+        Cases.__init__(self, [None, payload], 1)
         self.nested = isinstance(payload, OptionOf)
 
     cdef object build(self, uint32_t tag, object payload):
@@ -524,8 +539,8 @@ cdef class OptionOf(Cases):
 
 
 cdef class ResultOf(Cases):
-    def __init__(self, list payloads, uint32_t size, uint32_t align):
-        Cases.__init__(self, payloads, size, align, 1)
+    def __init__(self, list payloads):
+        Cases.__init__(self, payloads, 1)
 
     cdef object build(self, uint32_t tag, object payload):
         return Err(payload) if tag else Ok(payload)

@@ -69,27 +69,25 @@ class Builder:
         return ListOf(self.build(type_.element))
 
     def _record(self, type_):
-        parts = [self.build(part) for _, part in type_.fields]
-        return Fields(parts, wit.size(type_), wit.align(type_))
+        return Fields([self.build(part) for _, part in type_.fields])
 
     def _tuple(self, type_):
-        return Fields([self.build(part) for part in type_.elements], wit.size(type_), wit.align(type_))
+        return Fields([self.build(part) for part in type_.elements])
 
     def _variant(self, type_):
         names = tuple([name for name, _ in type_.cases])
         payloads = [self._payload(payload) for _, payload in type_.cases]
-        return VariantOf(names, payloads, wit.size(type_), wit.align(type_), wit.discriminant_size(len(names)))
+        return VariantOf(names, payloads, wit.discriminant_size(len(names)))
 
     def _enum(self, type_):
         names = type_.cases
-        return EnumOf(names, [None] * len(names), wit.size(type_), wit.align(type_),
-                      wit.discriminant_size(len(names)))
+        return EnumOf(names, [None] * len(names), wit.discriminant_size(len(names)))
 
     def _option(self, type_):
-        return OptionOf(self.build(type_.payload), wit.size(type_), wit.align(type_))
+        return OptionOf(self.build(type_.payload))
 
     def _result(self, type_):
-        return ResultOf([self._payload(type_.ok), self._payload(type_.err)], wit.size(type_), wit.align(type_))
+        return ResultOf([self._payload(type_.ok), self._payload(type_.err)])
 
     def _flags(self, type_):
         return FlagsOf(len(type_.names), wit.size(type_))

@@ -129,3 +129,73 @@ def test_allocating_or_cleaning_up_for_ever_is_a_trap(
     with pytest.raises(Trap, match="ran too long"):
         call(instance, name, *args)
     instance.close()
+
+
+def test_many_instances_of_a_module_with_many_imports_are_refused_soon() -> None:
+    names = range(5_000)
+    imports = "".join(f'(import "" "{n}" (func))' for n in names)
+    exports = "".join(f'(export "{n}" (func $a "f"))' for n in names)
+    users = '(core instance (instantiate $m (with "" (instance $all))))' * 900
+    text = f"""(component (core module $a (func (export "f"))) (core instance $a (instantiate $a))
+      (core module $m {imports}) (core instance $all {exports}) {users})"""
+    started = time.monotonic()
+    with pytest.raises(ComponentError, match="too large"):
+        load_plan(assemble(text), Interfaces())
+    assert time.monotonic() - started < 10
+
+
+def test_a_core_module_with_many_unknown_imports_loads_soon(ready: Any) -> None:
+    imports = "".join(f'(import "x" "{n}" (func))' for n in range(10_000))
+    binary = assemble(f"(module {imports})")
+    started = time.monotonic()
+    ready(binary)
+    assert time.monotonic() - started < 10
+
+
+def test_the_layout_of_a_deep_type_is_computed_once(ready: Any) -> None:
+    nested = "".join(f"(type $t{n} (tuple $t{n - 1}))" for n in range(1, 98))
+    text = f"""(component
+      (core module $m (memory (export "m") 1) (func (export "f") (result i32) (i32.const 0)))
+      (core instance $i (instantiate $m))
+      (alias core export $i "m" (core memory $m))
+      (type $t0 (tuple {"u8 " * 9_000})) {nested}
+      (type $f (func (result $t97)))
+      (func (export "f") (type $f) (canon lift (core func $i "f") (memory $m))))"""
+    binary = assemble(text)
+    started = time.monotonic()
+    ready(binary)
+    assert time.monotonic() - started < 2
+
+
+AMPLIFIED = """(component
+  (component $b
+    (core module $m (memory (export "m") 1) (func (export "f") (param i32 i32))
+      (func (export "realloc") (param i32 i32 i32 i32) (result i32) unreachable))
+    (core instance $i (instantiate $m))
+    (alias core export $i "m" (core memory $m))
+    (type $e (tuple {elements}))
+    (type $l (list $e))
+    (type $f (func (param "a" $l)))
+    (func (export "f") (type $f)
+      (canon lift (core func $i "f") (memory $m) (realloc (core func $i "realloc")))))
+  (instance $b (instantiate $b))
+  (core module $memory (memory (export "m") 900))
+  (core instance $memory (instantiate $memory))
+  (alias core export $memory "m" (core memory $m))
+  (alias export $b "f" (func $f))
+  (core func $f (canon lower (func $f) (memory $m)))
+  (core module $n (import "" "f" (func $f (param i32 i32)))
+    (func (export "go") (call $f (i32.const 0) (i32.const {count}))))
+  (core instance $n (instantiate $n (with "" (instance (export "f" (func $f))))))
+  (type $go (func))
+  (func (export "go") (type $go) (canon lift (core func $n "go"))))"""
+
+
+def test_few_bytes_can_not_become_many_objects(ready: Any) -> None:
+    text = AMPLIFIED.format(elements="(result) " * 4_000, count=4_000)
+    instance = ready(text).instantiate(None, 128 << 20)
+    started = time.monotonic()
+    with pytest.raises(Trap, match="too large"):
+        call(instance, "go")
+    assert time.monotonic() - started < 1
+    instance.close()
