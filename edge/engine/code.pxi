@@ -154,9 +154,11 @@ cdef class Code:
     cdef int* definers                    # ... -> component instance that implements it; -1: the host
     cdef void* linker                     # every import by its number, and "wait"
     cdef list steps                       # one for each core instance
+    cdef list import_names                # how `linker` calls each import
     cdef list slot_names                  # (core instance, export name) of each slot
     cdef dict slot_numbers
     cdef Py_ssize_t slot_count
+    cdef Py_ssize_t item_count            # slots, then imports: what an instance looks up once
     cdef Py_ssize_t instance_count
     cdef int component_count
     cdef int64_t table_elements           # of one table, at most
@@ -183,6 +185,9 @@ cdef class Code:
         self.initializers = [self.slot(item) for item in plan.initialize]
         self._link(bindings)
         self.slot_count = len(self.slot_names)
+        # Modules that link through a prepared instance do not look up their imports one by one.
+        arrays = any([(<StepCode>step).pre == NULL for step in self.steps])
+        self.item_count = self.slot_count + (len(self.imports) if arrays else 0) + 1
         self.instance_count = len(plan.instances)
         self.component_count = plan.components
         self.table_elements = self.engine.options.table_elements
@@ -293,8 +298,9 @@ cdef class Code:
             self.linker, b"edge", 4, b"wait", 4, functype, wait_callback, NULL, NULL)
         capi.wasm_functype_delete(functype)
         check(error)
-        for number, target in enumerate(self.imports):
-            define(self.linker, b"edge", str(number).encode(), <Import>target)
+        self.import_names = [str(number).encode() for number in range(len(self.imports))]
+        for name, target in zip(self.import_names, self.imports):
+            define(self.linker, b"edge", name, <Import>target)
         self.steps = [self._step(instance, bindings.import_names(instance.module)) for instance in self.plan.instances]
 
     def _step(self, instance, names):

@@ -48,8 +48,8 @@ cdef class Instance:
         capi.wasmtime_context_set_epoch_deadline(self.store_context, START_TICKS)
         self.tables = tuple([Table(code, component) for component in range(code.component_count)])
         self.instances = <wasmtime_instance_t*>calloc(code.instance_count + 1, sizeof(wasmtime_instance_t))
-        self.slots = <wasmtime_extern_t*>malloc((code.slot_count + 1) * sizeof(wasmtime_extern_t))
-        self.known = <uint8_t*>calloc(code.slot_count + 1, 1)
+        self.slots = <wasmtime_extern_t*>malloc(code.item_count * sizeof(wasmtime_extern_t))
+        self.known = <uint8_t*>calloc(code.item_count, 1)
         edge_ticker_enter(code.engine.ticker)
         try:
             self.link()
@@ -86,7 +86,7 @@ cdef class Instance:
         try:
             for index in range(step.count):
                 if step.sources[index] < 0:
-                    self.imported(-1 - step.sources[index], &items[index])
+                    items[index] = self.imported(-1 - step.sources[index])[0]
                 else:
                     items[index] = self.slot(step.sources[index])[0]
             error = capi.wasmtime_instance_new(
@@ -95,11 +95,18 @@ cdef class Instance:
         finally:
             free(items)
 
-    cdef int imported(self, int number, wasmtime_extern_t* item) except -1:
-        cdef bytes name = str(number).encode()
-        if not capi.wasmtime_linker_get(self.code.linker, self.store_context, b"edge", 4, name, len(name), item):
-            raise SystemError(f"import {number} is not linked")
-        return 0
+    cdef wasmtime_extern_t* imported(self, int number) except NULL:
+        """This store's copy of a host function; kept behind the slots, since several modules import it."""
+        cdef Py_ssize_t index = self.code.slot_count + number
+        cdef bytes name
+        if not self.known[index]:
+            name = <bytes>self.code.import_names[number]
+            if not capi.wasmtime_linker_get(
+                    self.code.linker, self.store_context, b"edge", 4, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name),
+                    &self.slots[index]):
+                raise SystemError(f"import {number} is not linked")
+            self.known[index] = 1
+        return &self.slots[index]
 
     cdef wasmtime_extern_t* slot(self, int number) except NULL:
         cdef slot_t* source
