@@ -28,7 +28,6 @@ from edge.engine.values import Err, Ok, Some, Trap
 cdef extern from "Python.h":
     PyObject* PyTuple_GET_ITEM(object, Py_ssize_t)
     PyObject* PyObject_Call(PyObject*, PyObject*, PyObject*)
-    object PySequence_Fast(object, const char*)
     const char* PyUnicode_AsUTF8AndSize(object, Py_ssize_t*) except NULL
     PyObject* PyErr_Occurred()
     bint PyErr_ExceptionMatches(PyObject*)

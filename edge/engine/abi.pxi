@@ -343,7 +343,7 @@ cdef class ListOf(Pointed):
 
     cdef int place(self, cx_t* cx, object value, uint32_t* pointer, uint32_t* length) except -1:
         cdef uint32_t at
-        values = PySequence_Fast(value, "a list is needed")
+        cdef tuple values = tuple(value)   # a copy: the guest allocates meanwhile, and may be suspended there
         length[0] = <uint32_t>len(values)
         pointer[0] = at = allocate(cx, <uint64_t>length[0] * self.element.size, self.element.align)
         for item in values:
@@ -380,8 +380,8 @@ cdef class Fields(Node):
             values.append((<Node>self.nodes[index]).load(cx, at + <uint32_t>self.offsets[index]))
         return tuple(values)
 
-    cdef object parts(self, object value):
-        values = PySequence_Fast(value, "a tuple is needed")
+    cdef tuple parts(self, object value):
+        cdef tuple values = tuple(value)   # a copy, as with lists
         if len(values) != len(self.nodes):
             raise ValueError(f"{len(self.nodes)} fields are needed, not {len(values)}")
         return values

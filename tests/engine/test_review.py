@@ -199,3 +199,39 @@ def test_few_bytes_can_not_become_many_objects(ready: Any) -> None:
         call(instance, "go")
     assert time.monotonic() - started < 1
     instance.close()
+
+
+SLOW_ALLOCATOR = """(component
+  (import "a:b/c@0.1.0" (instance $c (export "get" (func (result (list string))))))
+  (core module $memory (memory (export "m") 1)
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (local $i i32)
+      (if (i32.ne (local.get 2) (i32.const 1)) (then (return (i32.const 65504))))
+      (loop (br_if 0 (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1)))
+                               (i32.const 10000000))))
+      (i32.const 16)))
+  (core instance $memory (instantiate $memory))
+  (alias core export $memory "m" (core memory $m))
+  (core func $get
+    (canon lower (func $c "get") (memory $m) (realloc (core func $memory "realloc"))))
+  (core module $m (import "" "get" (func $get (param i32)))
+    (func (export "go") (call $get (i32.const 0))))
+  (core instance $i (instantiate $m (with "" (instance (export "get" (func $get))))))
+  (type $go (func))
+  (func (export "go") (type $go) (canon lift (core func $i "go"))))"""
+
+
+async def test_a_list_that_grows_while_it_is_lowered_stays_in_its_place(engine: Engine) -> None:
+    values = ["text"] * 4  # as many as fit at the end of the memory
+    host = Interface(
+        "interface a:b/c@0.1 { get: func() -> list<string>; }",
+        functions={"get": lambda _: values},
+    )
+    cache = CodeCache(engine, None)
+    component = await load(assemble(SLOW_ALLOCATOR), "test", Interfaces([host]), cache)
+    instance = component.instantiate(None, 1 << 20)
+    running = instance.call(instance.export("go"), ())
+    assert not running.poll()  # suspended in its allocator
+    values += ["more"] * 100_000
+    await drive.drive(running, drive.Lane())
+    running.close()
+    instance.close()
