@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Seconds. A client that waits for the answer's head before it sends its body loses this much.
+_GATHER = 0.005
+
 
 class _AwaitedBody(Pipe):
     """The body of a client that waits for "100 Continue": the first read invites it."""
@@ -72,6 +75,8 @@ class Connection(Line):
         self._expecting = False  # the client waits for "100 Continue"
         self._skipping = False  # the reply is complete, the request is not
         self._allowance: int | None = None  # how much may come of a body that nobody reads
+        self._gathering: asyncio.TimerHandle | None = None
+        self._gathered = False  # enough of waiting for the body
 
     # From asyncio
 
@@ -109,6 +114,8 @@ class Connection(Line):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
+        if self._gathering is not None:
+            self._gathering.cancel()
         self._deadlines.discard(self)
         error = ConnectionResetError("the client is gone")
         if self._parser.body is not None:
@@ -143,9 +150,28 @@ class Connection(Line):
         if self._at_eof and parser.phase is not DONE:
             self._close()  # the rest will never come
             return
-        if self._reply is None and parser.phase is not HEAD:
+        if self._reply is None and parser.phase is not HEAD and not self._gather():
             self._dispatch()
         self._settle()
+
+    def _gather(self) -> bool:
+        """Whether to wait a moment for a small body that is on its way.
+
+        Its guest then runs without a pause, and a client that sends slowly holds no sandbox yet.
+        """
+        if self._parser.phase is not BODY or self._gathered or self._expecting:
+            return False
+        if self._parser.expected > CAPACITY:
+            return False
+        if self._gathering is None:
+            self._gathering = self._loop.call_later(_GATHER, self._hurry)
+        return True
+
+    def _hurry(self) -> None:
+        self._gathered = True
+        if self._reply is None and not self._closing:
+            self._dispatch()
+            self._settle()
 
     def _begin_body(self) -> None:
         if self._parser.expects:
@@ -165,6 +191,9 @@ class Connection(Line):
 
     def _dispatch(self) -> None:
         self._outbox.hasten()
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
         parser = self._parser
         self._keep = parser.keep_alive
         reply = self._reply = Reply(self, parser.method, old=parser.old)

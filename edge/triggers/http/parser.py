@@ -7,6 +7,7 @@ length. So there is never more than one request that was parsed and not yet answ
 
 from __future__ import annotations
 
+import math
 import re
 from enum import Enum
 from typing import Final
@@ -117,6 +118,11 @@ class RequestParser:
     def close(self) -> None:
         """Let go of llhttp, which refers back to this object."""
         del self._llhttp
+
+    @property
+    def expected(self) -> float:
+        """Bytes of the body in all; infinite when the head does not say."""
+        return math.inf if self._chunked else self.received + self._left
 
     def feed(self, data: bytes, at: int) -> int:
         """Parse one piece of `data`, from `at` on; return where it ended. Raises Refused."""
