@@ -9,6 +9,7 @@ from edge.errors import EdgeError, GuestError
 from edge.invocation.report import report
 from edge.invocation.run import Run, start
 from edge.invocation.sandbox import Sandbox, Sandboxes
+from edge.wasi.http.errors import HttpError
 from edge.wasi.http.incoming import IncomingRequest, ResponseOutparam
 from edge.wasi.http.message import Reply, Request
 
@@ -45,35 +46,39 @@ class HttpInvoker:
                 outbound.authority = request.authority
             return IncomingRequest(request), outparam
 
-        try:
-            run = start(self.sandboxes, self._export, arguments)
-        except EdgeError as exc:
-            self._failed(exc, reply)
-            return None
-        if run is not None:
-            return self._rest(run, outparam, reply)
-        if not outparam.answered:
-            self._unanswered(reply)
-        return None
+        def ended(id: str, error: BaseException | None) -> None:
+            if error is not None or not reply.finished or reply.error is not None:
+                self._failed(id, error or self._shortcoming(outparam, reply), reply)
 
-    async def _rest(self, run: Run, outparam: ResponseOutparam, reply: Reply) -> None:
+        try:
+            run = start(self.sandboxes, self._export, arguments, ended)
+        except EdgeError:
+            return None  # `ended` has answered
+        return None if run is None else self._rest(run, reply)
+
+    async def _rest(self, run: Run, reply: Reply) -> None:
         try:
             await run.finish(lambda: reply.written if reply.started else None)
-        except EdgeError as exc:
-            self._failed(exc, reply)
-        except BaseException:
-            reply.abort(ConnectionAbortedError("the invocation was cancelled"))
-            raise
+        except EdgeError:
+            return  # `ended` has answered
+
+    def _shortcoming(self, outparam: ResponseOutparam, reply: Reply) -> BaseException:
+        """What is wrong with the answer of a guest that returned."""
+        if reply.error is not None:
+            return reply.error
+        if outparam.answered:
+            return GuestError("returned before the end of its response")
+        return GuestError("returned without a response")
+
+    def _failed(self, id: str, error: BaseException, reply: Reply) -> None:
+        profile = self.sandboxes.profile
+        if isinstance(error, HttpError):
+            # The client has been told; the operator has not.
+            error = GuestError(f"answered with an error: {error}")
+        if isinstance(error, GuestError):
+            error.component, error.invocation = profile.component, id
+        if isinstance(error, EdgeError):
+            report(profile, error)
+            reply.abort(error)
         else:
-            if not outparam.answered:
-                self._unanswered(reply, run.id)
-
-    def _unanswered(self, reply: Reply, id: str = "") -> None:
-        name = self.sandboxes.profile.component
-        self._failed(
-            GuestError("returned without a response", component=name, invocation=id), reply
-        )
-
-    def _failed(self, exc: EdgeError, reply: Reply) -> None:
-        report(self.sandboxes.profile, exc)
-        reply.abort(exc)
+            reply.abort(ConnectionAbortedError("the invocation was cancelled"))

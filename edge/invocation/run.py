@@ -15,14 +15,26 @@ from edge.engine.values import Trap
 from edge.errors import EdgeError, GuestError, GuestTimeout
 from edge.invocation.sandbox import Sandbox, Sandboxes
 
+# Gets the invocation's id, and what ended it where it did not end by itself.
+Ended = Callable[[str, BaseException | None], None]
+
+
+def _ignored(_id: str, _error: BaseException | None) -> None:
+    return
+
 
 def start(
-    sandboxes: Sandboxes, export: int, arguments: Callable[[Sandbox], Sequence[Any]]
+    sandboxes: Sandboxes,
+    export: int,
+    arguments: Callable[[Sandbox], Sequence[Any]],
+    ended: Ended = _ignored,
 ) -> Any | Run:
     """Runs a guest for its first time slice, for an event that the gate has admitted.
 
     Returns the export's result, or a Run when the guest has not ended: it must be finished or
     closed. Raises EdgeError. The place at the gate is given back when the invocation is over.
+    `ended` is called before what the guest held is dropped: what it left unfinished would else
+    be taken for the cause.
     """
     sandbox = call = None
     try:
@@ -30,11 +42,14 @@ def start(
         sandbox.outbound = outbound = sandboxes.outbound()
         call = sandbox.instance.call(export, arguments(sandbox))
         if not call.poll() or (outbound is not None and outbound.busy):
-            return Run(sandboxes, sandbox, call)
+            return Run(sandboxes, sandbox, call, ended)
+        ended(sandbox.id, None)
         sandboxes.give(sandbox)
     except BaseException as exc:
+        error = explain(exc, sandboxes, sandbox)
+        ended("" if sandbox is None else sandbox.id, error)
         _abandon(sandboxes, sandbox, call)
-        raise explain(exc, sandboxes, sandbox) from exc
+        raise error from exc
     sandboxes.gate.leave()
     return call.result
 
@@ -42,12 +57,15 @@ def start(
 class Run:
     """A guest that waits, or that used up its first time slice."""
 
-    __slots__ = ("_call", "_deadline", "_sandbox", "_sandboxes", "id")
+    __slots__ = ("_call", "_deadline", "_ended", "_sandbox", "_sandboxes", "id")
 
-    def __init__(self, sandboxes: Sandboxes, sandbox: Sandbox, call: Call) -> None:
+    def __init__(
+        self, sandboxes: Sandboxes, sandbox: Sandbox, call: Call, ended: Ended = _ignored
+    ) -> None:
         self._sandboxes: Sandboxes | None = sandboxes
         self._sandbox = sandbox
         self._call = call
+        self._ended = ended
         self.id = sandbox.id
         loop = asyncio.get_running_loop()
         self._deadline = loop.time() + sandboxes.profile.options.timeout
@@ -78,8 +96,11 @@ class Run:
                 if outbound is not None and outbound.busy:
                     await outbound.close()
         except BaseException as exc:
+            error = explain(exc, sandboxes, self._sandbox)
+            self._ended(self.id, error)
             self.close()
-            raise explain(exc, sandboxes, self._sandbox) from exc
+            raise error from exc
+        self._ended(self.id, None)
         self.close()
         return self._call.result
 

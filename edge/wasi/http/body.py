@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol, final
 
 from edge.engine.host import Err, Ok, Trap
-from edge.wasi.http.errors import HttpError, body_size, code_of, failure
+from edge.wasi.http.errors import HttpError, body_size, code_of, failure, internal
 from edge.wasi.http.fields import Fields, visible
 from edge.wasi.http.message import Body, Headers
 from edge.wasi.io import InputStream, OutputStream, Pollable
@@ -157,8 +157,7 @@ class OutgoingBody:
     def drop(self) -> None:
         if not self._done:
             self._end()
-            error = failure("HTTP-protocol-error", f"{self._kind} body was dropped unfinished")
-            self._target().abort(error)
+            self._target().abort(_unfinished(self._kind))
 
     def connect(self, sink: BodySink, *, bodyless: bool = False) -> None:
         """From now on the body goes to `sink`; it takes at once what was written before.
@@ -194,6 +193,12 @@ class OutgoingBody:
         error = gate.overrun or body_size(self._kind, gate.written)
         gate.abort(error)
         return error
+
+
+def _unfinished(kind: str) -> HttpError:
+    message = f"{kind} body was dropped unfinished"
+    # A response is the guest's own: for its client the fault is on this side.
+    return internal(message) if kind == "response" else failure("HTTP-protocol-error", message)
 
 
 @final

@@ -65,6 +65,10 @@ class Reply(Sink, Protocol):
         """`start` was called: the status can no longer change."""
 
     @property
+    def finished(self) -> bool:
+        """The reply is complete, was aborted, or its client is gone: nothing more is sent."""
+
+    @property
     def written(self) -> int:
         """Bytes of the body taken so far: who watches them sees whether the reply moves."""
 
@@ -104,6 +108,10 @@ class LocalReply:
     @property
     def started(self) -> bool:
         return self.status != 0
+
+    @property
+    def finished(self) -> bool:
+        return self.body.ended
 
     @property
     def error(self) -> Exception | None:
