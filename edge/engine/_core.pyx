@@ -27,6 +27,8 @@ from edge.engine.values import Err, Ok, Some, Trap
 
 cdef extern from "Python.h":
     PyObject* PyTuple_GET_ITEM(object, Py_ssize_t)
+    bint PyLong_Check(object)
+    object PyNumber_Index(object)
     PyObject* PyObject_Call(PyObject*, PyObject*, PyObject*)
     const char* PyUnicode_AsUTF8AndSize(object, Py_ssize_t*) except NULL
     PyObject* PyErr_Occurred()

@@ -79,8 +79,13 @@ cdef inline uint32_t aligned(uint32_t offset, uint32_t align) noexcept:
     return (offset + align - 1) & ~(align - 1)
 
 
+cdef inline object integral(object value):
+    """Cython would truncate a float."""
+    return value if PyLong_Check(value) else PyNumber_Index(value)
+
+
 cdef inline int64_t as_int(object value, int64_t low, int64_t high) except? -1:
-    cdef int64_t number = value
+    cdef int64_t number = integral(value)
     if number < low or number > high:
         raise OverflowError(f"{value} is not between {low} and {high}")
     return number
@@ -110,6 +115,7 @@ cdef class Integer(Node):
 
     cdef uint64_t bits(self, object value) except? 0xdead:
         if self.size == 8:
+            value = integral(value)
             return <uint64_t><int64_t>value if self.signed else <uint64_t>value
         return <uint64_t>as_int(value, self.low, self.high)
 
@@ -270,7 +276,8 @@ cdef class String(Pointed):
         cdef uint64_t count = <uint64_t>units * (2 if wide else 1)
         cdef int little = -1
         check_range(cx, pointer, count, 1 if cx.encoding == UTF8 else 2)
-        burn(cx, count)
+        # One character beyond the basic plane makes each of them take four bytes.
+        burn(cx, count * (2 if wide else 4 if cx.encoding == UTF8 else 1))
         cdef const char* data = <const char*>cx.base + pointer
         try:
             if wide:
@@ -442,8 +449,8 @@ cdef class Cases(Node):
     cdef object build(self, uint32_t tag, object payload):
         raise NotImplementedError
 
-    cdef uint32_t split(self, object value, PyObject** payload) except? 0xdead:
-        """The case of a value; its payload (borrowed from the value) goes to `payload`."""
+    cdef object split(self, object value, uint32_t* tag):
+        """The payload of a value; the case goes to `tag`."""
         raise NotImplementedError
 
     cdef int check(self, uint32_t tag) except -1:
@@ -461,12 +468,12 @@ cdef class Cases(Node):
         return self.build(tag, (<Node>payload).load(cx, at + self.offset))
 
     cdef int store(self, cx_t* cx, object value, uint32_t at) except -1:
-        cdef PyObject* content = <PyObject*>None
-        cdef uint32_t tag = self.split(value, &content)
+        cdef uint32_t tag = 0
+        content = self.split(value, &tag)
         payload = self.payloads[tag]
         memcpy(cx.base + at, &tag, self.tag_size)
         if payload is not None:
-            (<Node>payload).store(cx, <object>content, at + self.offset)
+            (<Node>payload).store(cx, content, at + self.offset)
         return 0
 
     cdef object lift(self, cx_t* cx, wasmtime_val_raw_t* flat):
@@ -478,15 +485,15 @@ cdef class Cases(Node):
         return self.build(tag, (<Node>payload).lift(cx, flat + 1))
 
     cdef int lower(self, cx_t* cx, object value, wasmtime_val_raw_t* flat) except -1:
-        cdef PyObject* content = <PyObject*>None
-        cdef uint32_t tag = self.split(value, &content)
+        cdef uint32_t tag = 0
         cdef int index
+        content = self.split(value, &tag)
         payload = self.payloads[tag]
         for index in range(1, self.width):
             flat[index].u64 = 0
         flat.u64 = tag
         if payload is not None:
-            (<Node>payload).lower(cx, <object>content, flat + 1)
+            (<Node>payload).lower(cx, content, flat + 1)
         return 0
 
 
@@ -502,21 +509,23 @@ cdef class VariantOf(Cases):
     cdef object build(self, uint32_t tag, object payload):
         return self.names[tag], payload
 
-    cdef uint32_t split(self, object value, PyObject** payload) except? 0xdead:
+    cdef object split(self, object value, uint32_t* tag):
         if type(value) is str:
-            return self.numbers[value]
+            tag[0] = self.numbers[value]
+            return None
         if not isinstance(value, tuple) or len(<tuple>value) != 2:
             raise TypeError(f"a case is a name or (name, payload), not {value!r}")
-        payload[0] = PyTuple_GET_ITEM(value, 1)
-        return self.numbers[(<tuple>value)[0]]
+        tag[0] = self.numbers[(<tuple>value)[0]]
+        return (<tuple>value)[1]
 
 
 cdef class EnumOf(VariantOf):
     cdef object build(self, uint32_t tag, object payload):
         return self.names[tag]
 
-    cdef uint32_t split(self, object value, PyObject** payload) except? 0xdead:
-        return self.numbers[value]
+    cdef object split(self, object value, uint32_t* tag):
+        tag[0] = self.numbers[value]
+        return None
 
 
 cdef class OptionOf(Cases):
@@ -529,13 +538,15 @@ cdef class OptionOf(Cases):
     cdef object build(self, uint32_t tag, object payload):
         return Some(payload) if tag and self.nested else payload
 
-    cdef uint32_t split(self, object value, PyObject** payload) except? 0xdead:
+    cdef object split(self, object value, uint32_t* tag):
         if value is None:
-            return 0
-        if self.nested:
-            value = value.value            # the Some keeps it alive
-        payload[0] = <PyObject*>value
-        return 1
+            return None
+        tag[0] = 1
+        if not self.nested:
+            return value
+        if type(value) is not Some:
+            raise TypeError(f"an option of an option is None or Some(...), not {value!r}")
+        return value.value
 
 
 cdef class ResultOf(Cases):
@@ -545,16 +556,14 @@ cdef class ResultOf(Cases):
     cdef object build(self, uint32_t tag, object payload):
         return Err(payload) if tag else Ok(payload)
 
-    cdef uint32_t split(self, object value, PyObject** payload) except? 0xdead:
+    cdef object split(self, object value, uint32_t* tag):
         """A host function's plain value stands for Ok(value)."""
-        cdef uint32_t tag = 0
         if type(value) is Ok:
-            value = value.value
-        elif isinstance(value, Err):
-            value = value.payload
-            tag = 1
-        payload[0] = <PyObject*>value      # kept alive by its Ok or Err
-        return tag
+            return value.value
+        if isinstance(value, Err):
+            tag[0] = 1
+            return value.payload
+        return value
 
 
 cdef class FlagsOf(Node):

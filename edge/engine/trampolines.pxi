@@ -103,14 +103,15 @@ cdef class Signature:
         cdef Node node
         cdef uint32_t at
         cdef Py_ssize_t index = 0
-        if len(args) != len(self.params):
-            raise TypeError(f"{len(self.params)} arguments are needed, not {len(args)}")
+        cdef tuple values = tuple(args)
+        if len(values) != len(self.params):
+            raise TypeError(f"{len(self.params)} arguments are needed, not {len(values)}")
         if self.spilled is not None:
             at = allocate(cx, self.spilled.size, self.spilled.align)
-            self.spilled.store(cx, args, at)
+            self.spilled.store(cx, values, at)
             raw.u64 = at
             return 0
-        for value in args:
+        for value in values:
             node = <Node>self.params[index]
             node.lower(cx, value, raw)
             raw += node.width
@@ -257,7 +258,9 @@ cdef class Memory:
 
     @property
     def size(self) -> int:
-        cdef wasmtime_extern_t* item = self.instance.slot(self.slot)
+        cdef wasmtime_extern_t* item
+        self.range(0, 0)
+        item = self.instance.slot(self.slot)
         return capi.wasmtime_memory_data_size(self.instance.store_context, &item.of.memory)
 
     def read(self, uint64_t at, uint64_t length) -> bytes:
