@@ -34,6 +34,7 @@ class Code:
     plan: Plan
     engine: Engine
     memories: int
+    tables: int
     def __init__(self, plan: Plan, modules: list[Module], bindings: Any) -> None: ...
 
 class Instance:

@@ -165,6 +165,7 @@ cdef class Code:
     cdef slot_t* slots                    # slot_names, for the path of an event
     cdef list initializers
     cdef readonly int memories            # linear memories in all
+    cdef readonly int tables              # tables in all
 
     def __init__(self, plan, list modules, bindings):
         """`modules`: the plan's, compiled. `bindings`: what the host gives, see edge.engine.component.Bindings."""
@@ -175,6 +176,7 @@ cdef class Code:
         self.modules = modules
         self.engine = (<Module>modules[0]).engine
         self.memories = bindings.memories
+        self.tables = bindings.tables
         self.imports = []
         self.slot_names = []
         self.slot_numbers = {}

@@ -69,6 +69,25 @@ class CoreModule:
     exports: dict[str, tuple[str, int]] = field(default_factory=dict)  # name -> kind, index
     _spaces: dict[str, tuple[CoreExtern, ...]] = field(default_factory=dict)
 
+    def overhead(self, table_elements: int) -> int:
+        """Bytes that an instance takes of the host beside its memories, at most.
+
+        `table_elements`: the limit of each table.
+        """
+        functions, globals_ = (
+            reader.count() if (reader := self.section(code)) else 0 for code in (FUNCTION, GLOBAL)
+        )
+        tables = sum(
+            min(table.limits.maximum or table_elements, table_elements) for table in self.tables
+        )
+        # What wasmtime's VMContext has for each, if every function can be referred to.
+        return 64 * len(self.imports) + 32 * functions + 16 * globals_ + 8 * tables
+
+    @property
+    def tables(self) -> tuple[CoreTable, ...]:
+        """Its own tables, not those it imports."""
+        return self.items(TABLE, _table)
+
     def section(self, code: int) -> Reader | None:
         """A reader over a section, which is not a custom one."""
         return Reader(self.binary, *self.sections[code]) if code in self.sections else None

@@ -26,7 +26,12 @@ from edge.engine.plan import (
     ResourceDrop,
     Trampoline,
 )
+from edge.engine.pool import TABLE_ELEMENTS
 from edge.errors import ComponentError
+
+# What the engine holds for an instance, apart from memories: no limit of a component counts it.
+# A guest in Python takes 1 MiB.
+MAX_OVERHEAD = 8 << 20
 
 CoreSignature = tuple[tuple[str, ...], tuple[str, ...]]
 
@@ -84,7 +89,15 @@ class Bindings:
         self._interfaces = interfaces
         self._modules = [parse_module(wasm) for wasm in plan.modules]
         self._imported = dict(self._imported_types())
-        self.memories = sum(self._modules[i.module].memories for i in plan.instances)
+        modules = [self._modules[instance.module] for instance in plan.instances]
+        self.memories = sum(module.memories for module in modules)
+        self.tables = sum(len(module.tables) for module in modules)
+        overhead = sum(module.overhead(TABLE_ELEMENTS) for module in modules)
+        if overhead > MAX_OVERHEAD:
+            raise ComponentError(
+                f"unsupported component: it takes {overhead >> 20} MiB beside its memories",
+                hint=f"{MAX_OVERHEAD >> 20} MiB of tables, globals and functions are the most",
+            )
 
     @property
     def memory(self) -> InstanceExport | None:

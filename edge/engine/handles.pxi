@@ -4,7 +4,8 @@
 # a resource of a guest is the number its component gave it (its representation).
 
 cdef enum:
-    MAX_HANDLES = 16384        # per component instance: bounds what a guest that never drops can hold
+    MAX_HANDLES = 16384        # of all component instances: bounds what a guest that never drops can hold
+    MIN_HANDLES = 64           # of one, however many there are
     FREE = -1
 
 cdef struct entry_t:
@@ -12,8 +13,8 @@ cdef struct entry_t:
     uint64_t born              # order of creation
     uint32_t rep               # a guest's resource; in a free entry the next free one
     int32_t type
+    uint32_t lends             # how often it is lent in calls that have not returned
     uint8_t owned
-    uint8_t lends              # calls that have borrowed it and not returned
 
 
 cdef class GuestHandle:
@@ -37,6 +38,7 @@ cdef class GuestHandle:
 cdef class Table:
     cdef entry_t* entries
     cdef uint32_t capacity
+    cdef uint32_t limit
     cdef uint32_t used          # entries ever used: [1, used) ; 0 is no handle
     cdef uint32_t free_head
     cdef readonly uint32_t live
@@ -51,6 +53,7 @@ cdef class Table:
     def __cinit__(self, Code code, int component):
         self.code = code
         self.component = component
+        self.limit = max(MIN_HANDLES, MAX_HANDLES // max(1, code.component_count))
         self.used = 1
 
     def __dealloc__(self):
@@ -79,10 +82,10 @@ cdef class Table:
         return index
 
     cdef int grow(self) except -1:
-        cdef uint32_t capacity = max(16, 2 * self.capacity)
+        cdef uint32_t capacity = min(max(16, 2 * self.capacity), self.limit + 1)
         cdef void* entries
-        if self.used > MAX_HANDLES:
-            raise Trap(f"more than {MAX_HANDLES} handles at once")
+        if self.used > self.limit:
+            raise Trap(f"more than {self.limit} handles at once")
         entries = realloc(self.entries, capacity * sizeof(entry_t))
         if entries == NULL:
             raise MemoryError

@@ -51,6 +51,7 @@ from edge.errors import ComponentError
 T = TypeVar("T")
 
 MAX_INSTANCES = 1_000  # core instances; a guest in Python has 14
+MAX_COMPONENTS = 256  # component instances with handles or functions
 
 
 class Linker(Evaluator):
@@ -109,6 +110,8 @@ class Linker(Evaluator):
     def _number(self, scope: Scope) -> int:
         """The component instance's number. One without handles and functions has none."""
         if scope.component is None:
+            if self._components == MAX_COMPONENTS:
+                raise unsupported(f"more than {MAX_COMPONENTS} component instances")
             scope.component = self._components
             self._components += 1
         return scope.component

@@ -28,6 +28,7 @@ SLOT_CHOICES = (256, 128, 64, 32, 16, 8)
 # tables.
 INSTANCES_PER_SLOT = 16
 TABLES_PER_SLOT = 16
+TABLE_ELEMENTS = 50_000  # a componentize-py guest has about 15,000
 
 _log = logging.getLogger("edge.engine")
 
@@ -45,7 +46,7 @@ class PoolOptions:
     core_instance_size: int = 4 * MIB
     tables_per_module: int = 8
     memories_per_module: int = 4
-    table_elements: int = 50_000  # a componentize-py guest has about 15,000
+    table_elements: int = TABLE_ELEMENTS
     max_memory: int = SLOT_RESERVATION
     warm_slots: int = 64
     # What a slot keeps resident when its instance ends. It is cleared by hand then: 1 MiB costs 16

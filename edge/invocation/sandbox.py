@@ -19,7 +19,7 @@ from edge.application.options import Options
 from edge.engine._core import Instance
 from edge.engine.drive import Lane
 from edge.engine.guest import Component
-from edge.engine.pool import INSTANCES_PER_SLOT
+from edge.engine.pool import INSTANCES_PER_SLOT, TABLES_PER_SLOT
 from edge.engine.values import Trap
 from edge.errors import GuestError, Overloaded
 from edge.invocation.admission import Budget, Gate
@@ -256,6 +256,7 @@ class Sandboxes:
 
 
 def _slots(component: Component) -> int:
-    """Slots of the pool one instance takes: its memories, or core instances at 16 to a slot."""
+    """Slots of the pool one instance takes: by its memories, its core instances or its tables."""
     code = component.code
-    return max(1, code.memories, -(-len(code.plan.instances) // INSTANCES_PER_SLOT))
+    instances = -(-len(code.plan.instances) // INSTANCES_PER_SLOT)
+    return max(1, code.memories, instances, -(-code.tables // TABLES_PER_SLOT))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from wat import assemble
 
 from edge.engine import drive, runtime
 from edge.engine._core import Engine, Instance
@@ -19,12 +19,10 @@ from edge.engine.loader import load_plan
 from edge.engine.pool import options_for
 from edge.errors import ComponentError
 
-from wat import assemble
-
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    yield runtime.create_engine(options_for(8))
+def engine() -> Engine:
+    return runtime.create_engine(options_for(8))
 
 
 @pytest.fixture
@@ -235,3 +233,51 @@ async def test_a_list_that_grows_while_it_is_lowered_stays_in_its_place(engine: 
     await drive.drive(running, drive.Lane())
     running.close()
     instance.close()
+
+
+@pytest.mark.parametrize("items", ["(global (mut i64) (i64.const 7))", "(table 50000 funcref)"])
+def test_what_no_limit_of_memory_counts_is_bounded(ready: Any, items: str) -> None:
+    count = 6_000 if "global" in items else 4
+    text = f"""(component (core module $m {items * count} (func (export "f")))
+      {"(core instance (instantiate $m))" * 100} (core instance $i (instantiate $m))
+      (type $f (func)) (func (export "f") (type $f) (canon lift (core func $i "f"))))"""
+    with pytest.raises(ComponentError, match="beside its memories"):
+        ready(text)
+
+
+HOARD = """(component
+  (component $c
+    (core module $memory (memory (export "m") 1))
+    (type $r (resource (rep i32)))
+    (core func $new (canon resource.new $r))
+    (core module $m (import "" "new" (func $new (param i32) (result i32)))
+      (func (export "go") (result i32) (local $n i32)
+        (loop (drop (call $new (i32.const 1)))
+          (br_if 0 (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1)))
+                             (i32.const {count}))))
+        (local.get $n)))
+    (core instance $i (instantiate $m (with "" (instance (export "new" (func $new))))))
+    (type $go (func (result u32)))
+    (func (export "go") (type $go) (canon lift (core func $i "go"))))
+  {copies}
+  (instance $last (instantiate $c))
+  (alias export $last "go" (func $go))
+  (export "go" (func $go)))"""
+
+
+def test_handles_are_bounded_for_all_components_together(ready: Any) -> None:
+    def make(copies: int, count: int) -> Any:
+        text = HOARD.format(copies="(instance (instantiate $c))" * copies, count=count)
+        instance = ready(text).instantiate(None, 1 << 20)
+        try:
+            return call(instance, "go")
+        finally:
+            instance.close()
+
+    assert make(0, 16_384) == 16_384
+    with pytest.raises(Trap, match="handles at once"):
+        make(0, 16_385)
+    with pytest.raises(Trap, match="handles at once"):
+        make(15, 1_025)
+    with pytest.raises(ComponentError, match="component instances"):
+        make(256, 1)
