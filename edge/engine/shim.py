@@ -99,7 +99,7 @@ def _start(module: CoreModule, functions: list[int]) -> int | None:
     index = reader.u32()
     if reader or index >= len(functions):
         return None
-    # Nobody else looks at a module that is left out of the plan, and the engine calls this unchecked.
+    # Nobody else looks at a module that is left out of the plan; the engine calls this unchecked.
     start = functions[index]
     return start if module.imports[start].type == _NOTHING else None
 

@@ -25,7 +25,7 @@ from edge.engine.sorts import alias, extern, extern_name, flag, unsupported
 MAX_FLAGS = 32
 
 _WORD = r"([a-z][a-z0-9]*|[A-Z][A-Z0-9]*)"
-# Each word can be read in one way only, or a label of many numbers would take exponential time to refuse.
+# A word can be read in one way only, or a label of many numbers took exponential time to refuse.
 _NEXT_WORD = r"[0-9]*([a-z][a-z0-9]*|[A-Z][A-Z0-9]*)?"
 _LABEL = re.compile(rf"(?=.{{1,256}}$){_WORD}(-(?=[A-Za-z0-9]){_NEXT_WORD})*")
 
