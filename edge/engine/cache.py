@@ -60,6 +60,8 @@ class CodeCache:
     def __init__(self, engine: Engine, directory: Path | None) -> None:
         self._engine = engine
         self._directory = directory / engine_key(engine.options) if directory else None
+        # One compiler at a time: it takes all cores and several hundred MB.
+        self._compiling = asyncio.Lock()
 
     async def module(
         self, wasm: bytes, name: str, progress: Callable[[str], None] = _log.info
@@ -73,8 +75,10 @@ class CodeCache:
         path = self._directory / f"{hashlib.sha256(wasm).hexdigest()}.cwasm"
         if (module := self._map(path)) is not None:
             return module
-        await self._compile(wasm, path, name, progress)
-        module = self._map(path)
+        async with self._compiling:
+            if (module := self._map(path)) is None:  # nobody did it meanwhile
+                await self._compile(wasm, path, name, progress)
+                module = self._map(path)
         if module is None:
             raise ComponentError(f"{name}: the compiled code at {path} can not be read back")
         return module
@@ -101,7 +105,8 @@ class CodeCache:
             left.unlink(missing_ok=True)
         started = time.monotonic()
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "edge.engine.compile",
+            # -P: a working directory with a json.py of its own must not be imported from.
+            sys.executable, "-P", "-m", "edge.engine.compile",
             str(path), json.dumps(asdict(self._engine.options)),
             stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -281,3 +282,32 @@ def test_handles_are_bounded_for_all_components_together(ready: Any) -> None:
         make(15, 1_025)
     with pytest.raises(ComponentError, match="component instances"):
         make(256, 1)
+
+
+async def test_the_compiler_imports_nothing_from_where_it_is_started(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    cache = CodeCache(engine, tmp_path / "code")
+    wasm = assemble("(module)")
+    await cache.module(wasm, "test")
+
+
+async def test_a_module_is_compiled_once_however_many_ask(engine: Engine, tmp_path: Path) -> None:
+    cache = CodeCache(engine, tmp_path)
+    reports: list[str] = []
+    body = "(local.set 0 (i32.add (local.get 0) (local.get 0)))" * 50
+    wasm = assemble(f'(module (func (export "f") (param i32) {body}))')
+    compiled: list[Path] = []
+    original = cache._compile
+
+    async def counted(wasm: bytes, path: Path, *rest: Any) -> None:
+        compiled.append(path)
+        await original(wasm, path, *rest)
+
+    cache._compile = counted  # type: ignore[method-assign]
+    async with asyncio.TaskGroup() as group:
+        for _ in range(4):
+            group.create_task(cache.module(wasm, "test", reports.append))
+    assert len(compiled) == 1
