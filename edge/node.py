@@ -124,11 +124,15 @@ def _grants(
 
 @asynccontextmanager
 async def open_node(
-    state_dir: Path,
+    code_dir: Path,
     limits: Limits | None = None,
     trace: Callable[[str, str, str, str, str], None] | None = None,
 ) -> AsyncIterator[Node]:
-    """A node without applications; what it opened is closed on leaving."""
+    """A node without applications; what it opened is closed on leaving.
+
+    `code_dir`: where compiled code is kept. What is found there runs natively, so nobody else may
+    write there.
+    """
     limits = limits or Limits()
     engine = runtime.create_engine()
     slots = limits.instances or engine.options.slots or _UNPOOLED
@@ -136,7 +140,7 @@ async def open_node(
     try:
         yield Node(
             engine,
-            CodeCache(engine, state_dir / "code"),
+            CodeCache(engine, code_dir),
             Interfaces(wasi.interfaces()),
             sandbox.Node(Budget(limits.memory, slots), egress=egress, trace=trace),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -53,7 +54,8 @@ def application_arguments(parser: argparse.ArgumentParser) -> None:
         "--state-dir",
         type=Path,
         metavar="DIR",
-        help="where compiled code and state are kept (default: .edge beside the application)",
+        help="where compiled code and state are kept"
+        " (default: ~/.cache/edge, and .edge beside the application)",
     )
 
 
@@ -63,6 +65,16 @@ def state_dir(options: argparse.Namespace) -> Path:
         return Path(options.state_dir)
     app: Path = options.app
     return (app if app.is_dir() else app.parent) / ".edge"
+
+
+def code_dir(options: argparse.Namespace) -> Path:
+    """Where compiled code is kept: it runs outside any sandbox, so never in a folder that may have
+    come with an application.
+    """
+    if options.state_dir is not None:
+        return Path(options.state_dir) / "code"
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "edge" / "code"
 
 
 def variables(given: Iterable[str]) -> dict[str, str]:

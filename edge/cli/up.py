@@ -15,7 +15,14 @@ from pathlib import Path
 
 from edge.application import units
 from edge.cli import once
-from edge.cli.common import Verbs, application_arguments, argument, state_dir, variables
+from edge.cli.common import (
+    Verbs,
+    application_arguments,
+    argument,
+    code_dir,
+    state_dir,
+    variables,
+)
 from edge.cli.watch import Snapshot, changes, snapshot
 from edge.config import Address, Limits, parse_address
 from edge.errors import ConfigError, EdgeError
@@ -74,14 +81,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _once(options: argparse.Namespace) -> int:
-    async with open_node(state_dir(options), _limits(options)) as node:
+    async with open_node(code_dir(options), _limits(options)) as node:
         loaded = await local.load(options.app, state_dir=state_dir(options), fetch=download)
         return await once.run(node, loaded, variables(options.variable), options.arguments)
 
 
 async def _up(options: argparse.Namespace) -> int:
     _cancel_on_sigterm()
-    async with open_node(state_dir(options), _limits(options)) as node:
+    async with open_node(code_dir(options), _limits(options)) as node:
         version = await _activate(node, options)
         listen = [(options.listen.host, options.listen.port)]
         async with HttpServer(version.live, listen=listen, tls=_tls(options)) as server:

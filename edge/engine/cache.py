@@ -100,7 +100,7 @@ class CodeCache:
         """In a child process: the compiler's memory (several hundred MB for a Python guest) is gone
         afterwards.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         for left in path.parent.glob(f"{path.stem}.*.tmp"):
             left.unlink(missing_ok=True)
         started = time.monotonic()
@@ -181,6 +181,9 @@ def _compile_here(engine: Engine, wasm: bytes, name: str) -> Module:
 
 def _trusted(path: Path) -> bool:
     """Whether the file is the one this node wrote. Hashes it at most once per boot."""
+    if not _private(path.parent):
+        _log.warning("%s: others may write there, so its compiled code is not used", path.parent)
+        return False
     try:
         proof = Proof(**json.loads(_proof_path(path).read_bytes()))
         identity = _identity(path)
@@ -194,6 +197,15 @@ def _trusted(path: Path) -> bool:
     with contextlib.suppress(OSError):
         replace_file(_proof_path(path), json.dumps(asdict(Proof(proof.sha256, identity))).encode())
     return True
+
+
+def _private(directory: Path) -> bool:
+    """Whether only this user, or root, can have put files there."""
+    try:
+        stat = directory.stat()
+    except OSError:
+        return True  # not there yet: `_compile` makes it
+    return stat.st_uid in (0, os.geteuid()) and not stat.st_mode & 0o002
 
 
 def _identity(path: Path) -> list[str | int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from wat import assemble
 
+from edge.cli.common import code_dir
 from edge.engine import drive, runtime
 from edge.engine._core import Engine, Instance
 from edge.engine.cache import CodeCache
@@ -311,3 +313,23 @@ async def test_a_module_is_compiled_once_however_many_ask(engine: Engine, tmp_pa
         for _ in range(4):
             group.create_task(cache.module(wasm, "test", reports.append))
     assert len(compiled) == 1
+
+
+def test_code_that_others_may_have_written_is_not_used(engine: Engine, tmp_path: Path) -> None:
+    cache = CodeCache(engine, tmp_path)
+    wasm = assemble("(module)")
+    asyncio.run(cache.module(wasm, "test"))
+    (directory,) = tmp_path.iterdir()
+    directory.chmod(0o777)
+    with pytest.raises(ComponentError, match="can not be read back"):
+        asyncio.run(cache.module(wasm, "test"))
+
+
+def test_compiled_code_is_not_kept_beside_the_application(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    options = argparse.Namespace(app=tmp_path / "app", state_dir=None)
+    assert code_dir(options) == tmp_path / "cache" / "edge" / "code"
+    options.state_dir = tmp_path / "state"
+    assert code_dir(options) == tmp_path / "state" / "code"
