@@ -48,8 +48,8 @@ async def test_endless_loops_leave_room_for_others(
         say(
             f"{loops} loops: {len(small)} other requests, "
             f"median {statistics.median(small) * 1e3:.1f} ms, worst {max(small) * 1e3:.1f} ms; "
-            f"with a wait of 1 ms median {statistics.median(waiting) * 1e3:.1f} ms; the loops ended after "
-            f"{min(lasted):.2f} to {max(lasted):.2f} s"
+            f"with a wait of 1 ms median {statistics.median(waiting) * 1e3:.1f} ms; "
+            f"the loops ended after {min(lasted):.2f} to {max(lasted):.2f} s"
         )
         assert [status for status, _ in ended] == [504] * loops
         assert max(lasted) < 2 * TIMEOUT, "they did not all run at once"
