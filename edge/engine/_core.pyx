@@ -37,6 +37,9 @@ cdef extern from "Python.h":
     void PyErr_NormalizeException(PyObject**, PyObject**, PyObject**)
     bint PyException_SetTraceback(PyObject*, PyObject*)
 
+cdef enum:
+    MAX_MESSAGE = 4000         # characters
+
 cdef uint64_t live_stores = 0
 cdef uint64_t live_calls = 0
 
@@ -55,9 +58,10 @@ def load_library(path: str) -> None:
 
 
 cdef str take_text(wasm_name_t* name):
+    """A message of Wasmtime, without its middle when it is long: functions have the names that guests give them."""
     text = name.data[:name.size].decode("utf-8", "replace").rstrip("\0")
     capi.wasm_byte_vec_delete(name)
-    return text
+    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE // 2]} … {text[-MAX_MESSAGE // 2:]}"
 
 
 cdef str take_error(void* error, void* trap):

@@ -23,6 +23,7 @@ cdef class Instance:
     cdef readonly tuple tables
     cdef object cause           # the exception of a host function, on its way to the caller
     cdef readonly object waiting
+    cdef wasmtime_func_t wait   # suspends the fiber; looked up when it is first needed
     cdef object outcome
     cdef bint failed
     cdef readonly bint broken
@@ -63,6 +64,7 @@ cdef class Instance:
     cdef int link(self) except -1:
         cdef StepCode step
         cdef Py_ssize_t number = 0
+        cdef wasmtime_extern_t* memory
         cdef void* error
         cdef void* trap
         for step in self.code.steps:
@@ -130,7 +132,7 @@ cdef class Instance:
         cause, self.cause = self.cause, None
         if cause is not None:
             raise cause
-        if "maximum concurrent" in message:
+        if message.startswith("maximum concurrent"):      # what guests name is further on
             raise MemoryError(f"the pool is full: {message}")
         raise Trap(message)
 
@@ -162,18 +164,20 @@ cdef class Instance:
 
         An Err is returned as a value when the function has a result for it.
         """
-        cdef wasmtime_extern_t wait
+        cdef wasmtime_extern_t item
         cdef void* trap = NULL
         cdef void* error
         if not self.state.on_fiber:
             awaitable.close()
             raise Trap("the guest may not wait here: its start function or its allocator called a function that blocks")
-        if not capi.wasmtime_linker_get(self.code.linker, self.store_context, b"edge", 4, b"wait", 4, &wait):
-            awaitable.close()
-            raise SystemError("wait is not linked")
+        if self.wait.store_id == 0:         # once: each look-up leaves a copy in the store
+            if not capi.wasmtime_linker_get(self.code.linker, self.store_context, b"edge", 4, b"wait", 4, &item):
+                awaitable.close()
+                raise SystemError("wait is not linked")
+            self.wait = item.of.func
         self.waiting = awaitable
         self.state.ready = 0
-        error = capi.wasmtime_func_call_unchecked(self.store_context, &wait.of.func, NULL, 0, &trap)
+        error = capi.wasmtime_func_call_unchecked(self.store_context, &self.wait, NULL, 0, &trap)
         self.waiting = None
         if error != NULL or trap != NULL:
             take_error(error, trap)
@@ -362,10 +366,11 @@ cdef class Call:
         """Ends the call if it has not ended: the guest is stopped where it is. Idempotent."""
         if self.polling:
             raise RuntimeError("a call can not be closed from inside")
-        waiting = self.instance.waiting
-        self.drop_future()
-        if waiting is not None:
-            waiting.close()
+        if self.future != NULL:             # else what waits is a later call's
+            waiting = self.instance.waiting
+            self.drop_future()
+            if waiting is not None:
+                waiting.close()
         if self.error != NULL or self.trap != NULL:
             take_error(self.error, self.trap)
             self.error = self.trap = NULL

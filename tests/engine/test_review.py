@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -333,3 +334,52 @@ def test_compiled_code_is_not_kept_beside_the_application(
     assert code_dir(options) == tmp_path / "cache" / "edge" / "code"
     options.state_dir = tmp_path / "state"
     assert code_dir(options) == tmp_path / "state" / "code"
+
+
+def test_messages_of_traps_are_short(ready: Any) -> None:
+    names = [f"${'N' * 50_000}{number}" for number in range(5)]
+    chain = "".join(
+        f"(func {name} (if (i32.const 1) (then (call {after}))))"
+        for name, after in itertools.pairwise(names)
+    )
+    text = f"""(component
+      (core module $m {chain} (func {names[-1]} unreachable)
+        (func (export "f") (call {names[0]})))
+      (core instance $i (instantiate $m))
+      (type $f (func)) (func (export "f") (type $f) (canon lift (core func $i "f"))))"""
+    instance = ready(text).instantiate(None, 1 << 20)
+    with pytest.raises(Trap) as trap:
+        call(instance, "f")
+    assert len(str(trap.value)) < 5_000
+    assert "`unreachable` instruction" in str(trap.value)
+    instance.close()
+
+
+NAP = """(component
+  (import "a:b/c@0.1.0" (instance $c (export "nap" (func))))
+  (core func $nap (canon lower (func $c "nap")))
+  (core module $m (import "" "nap" (func $nap)) (func (export "f") (call $nap)))
+  (core instance $i (instantiate $m (with "" (instance (export "nap" (func $nap))))))
+  (type $f (func))
+  (func (export "f") (type $f) (canon lift (core func $i "f"))))"""
+
+
+async def test_closing_a_call_that_ended_leaves_the_next_one_alone(engine: Engine) -> None:
+    async def nap() -> None:
+        await asyncio.sleep(0)
+
+    naps = iter([None, nap()])
+    host = Interface(
+        "interface a:b/c@0.1 { nap: func(); }", functions={"nap": lambda _: next(naps)}
+    )
+    cache = CodeCache(engine, None)
+    component = await load(assemble(NAP), "test", Interfaces([host]), cache)
+    instance = component.instantiate(None, 1 << 20)
+    first = instance.call(instance.export("f"), ())
+    assert first.poll()
+    second = instance.call(instance.export("f"), ())
+    assert not second.poll()
+    first.close()
+    await drive.drive(second, drive.Lane())
+    second.close()
+    instance.close()
