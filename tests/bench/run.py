@@ -1,6 +1,6 @@
 """`make bench`: ours and the peers side by side, in interleaved rounds. A table, and bench.json.
 
-    run.py [--rounds 3] [--seconds 3] [--only http,latency,…] [--json bench.json]
+    run.py [--rounds 3] [--seconds 3] [--only micro,http,memory,start] [--json bench.json] [--readme]
 
 Every server runs on core 0, the load comes from core 1. A figure is the median of its rounds; a
 ratio is the median of the ratios of each round, so that a noisy minute hits both sides.
@@ -289,6 +289,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--only", default="micro,http,memory,start")
     parser.add_argument("--json", type=Path, default=ROOT / "bench.json")
+    parser.add_argument("--readme", action="store_true", help="put the table into README.md")
     options = parser.parse_args()
 
     bench = Bench(options.rounds, options.seconds)
@@ -297,6 +298,26 @@ def main() -> None:
     result = {"machine": machine(), "rows": bench.rows}
     options.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     print(table(bench.rows))
+    if options.readme:
+        into_readme(result)
+
+
+def into_readme(result: dict[str, Any]) -> None:
+    about, readme = result["machine"], ROOT / "README.md"
+    before, rest = readme.read_text().split("<!-- bench -->")
+    after = rest.split("<!-- /bench -->")[1]
+    where = f"{about['cpu']}, Linux {about['kernel']}, Python {about['python']}"
+    note = f"{where}, wasmtime {about['wasmtime']}, peer {about['peer']}, {about['date'][:10]}."
+    parts = (
+        before,
+        "<!-- bench -->\n",
+        table(result["rows"]),
+        "\n\n",
+        note,
+        "\n<!-- /bench -->",
+        after,
+    )
+    readme.write_text("".join(parts))
 
 
 if __name__ == "__main__":
