@@ -330,7 +330,9 @@ cdef class Code:
             self.slots[number].name = PyBytes_AS_STRING(name)      # the list keeps it alive
             self.slots[number].length = PyBytes_GET_SIZE(name)
 
-    cdef LiftCode lift(self, int number):
+    cdef LiftCode lift(self, Py_ssize_t number):
+        if not 0 <= number < len(self.lifts):
+            raise IndexError(f"no export has the number {number}")
         return <LiftCode>self.lifts[number]
 
     def __dealloc__(self):

@@ -48,6 +48,7 @@ cdef class Table:
     cdef bint entered           # a call runs in this component instance
     cdef bint sealed            # the guest may not call out: it allocates or cleans up for us
     cdef list lent              # handles lent by the call that is being lifted; None: not tracked
+    cdef list taken             # (resource, type) that left for a call which has not got them; None: not tracked
     cdef Code code
 
     def __cinit__(self, Code code, int component):
@@ -70,6 +71,8 @@ cdef class Table:
             self.free_head = self.entries[index].rep
         else:
             if self.used >= self.capacity:
+                if self.used > self.limit and owned and value != NULL:
+                    self.taken = [(<object>value, type)]     # nobody else has it
                 self.grow()
             index = self.used
             self.used += 1
@@ -124,6 +127,8 @@ cdef class Table:
         value = <object>entry.value
         self.remove(handle)
         Py_DECREF(value)
+        if self.taken is not None:
+            self.taken.append((value, type))
         return value
 
     cdef object lend(self, uint32_t handle, int type):
@@ -180,6 +185,14 @@ cdef class Table:
         if self.borrows:
             raise Trap(f"{self.borrows} borrowed handles were not dropped before the call returned")
         return 0
+
+    cdef bint holds(self, object value):
+        cdef uint32_t index
+        for index in range(1, self.used):
+            if self.entries[index].type != FREE and self.entries[index].owned:
+                if self.entries[index].value == <PyObject*>value:
+                    return True
+        return False
 
     cdef int clear(self) except -1:
         """The instance is gone: the host's resources it still owned end, newest first."""

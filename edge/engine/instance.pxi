@@ -207,6 +207,19 @@ cdef class Instance:
         """Live handles of all component instances; 0 is what a clean invocation leaves."""
         return sum([(<Table>table).live for table in self.tables])
 
+    cdef int drop_taken(self) except -1:
+        """Ends the host's resources that were lost on their way, when something else in their call was wrong."""
+        cdef Table table
+        cdef dict lost = {}
+        for table in self.tables:
+            for value, type in table.taken or ():
+                lost[id(value)] = value, self.code.drops[type]
+            table.taken = None
+        for value, drop in lost.values():
+            if drop is not None and not any([(<Table>other).holds(value) for other in self.tables]):
+                drop(value)
+        return 0
+
     def close(self) -> None:
         """Ends the instance: drops what it owned, frees the store. Idempotent; not during a call."""
         global live_stores
@@ -217,6 +230,7 @@ cdef class Instance:
             raise RuntimeError("a call is running: close it first")
         store, self.store = <uint64_t>self.store, NULL
         try:
+            self.drop_taken()
             for table in reversed(self.tables):
                 table.clear()
         finally:
@@ -333,9 +347,12 @@ cdef class Call:
         raw[0].u64 = self.results[0].of.u64
         capi.wasmtime_context_set_epoch_deadline(instance.store_context, START_TICKS)
         open_side(&cx, instance, self.lift.options)
+        if self.lift.signature.tracks_result:
+            (<Table>cx.table).taken = []
         self.result = self.lift.signature.lift_result(&cx, raw)
         raw[0].u64 = self.results[0].of.u64
         self.lift.finish(instance, raw)
+        (<Table>cx.table).taken = None
         instance.broken = False
         return 0
 

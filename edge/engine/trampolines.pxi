@@ -61,6 +61,8 @@ cdef class Signature:
     cdef int flat_results
     cdef Fields spilled         # parameters as one record in memory, when there are more than 16 flat ones
     cdef bint tracks_lends      # it takes owned and borrowed handles at once
+    cdef bint tracks_owned      # it takes owned handles and something else, which may be wrong
+    cdef bint tracks_result     # its result is owned handles and something else
     cdef bint failable          # the result is a `result`: Err is a value, not a failure
 
     def __init__(self, func, builder):
@@ -75,6 +77,8 @@ cdef class Signature:
             self.spilled = <Fields>builder.build(wit.Tuple(tuple(types)))
             self.flat_params = 1
         self.tracks_lends = builder.owns(types) and builder.borrows(types)
+        self.tracks_owned = builder.owns(types) and (len(types) > 1 or not isinstance(self.params[0], HandleOf))
+        self.tracks_result = builder.owns((func.result,)) and not isinstance(self.result, HandleOf)
 
     cdef tuple lift_params(self, cx_t* cx, wasmtime_val_raw_t* raw, tuple first):
         """The arguments as a tuple, after those of `first` (none or one)."""
@@ -183,10 +187,14 @@ cdef class HostFunctionCode(Import):
         cdef PyObject* returned
         cdef tuple args
         open_side(&cx, instance, self.options)
+        if signature.flat_results > 1:     # before the host does anything: memories do not shrink
+            check_range(&cx, raw[signature.flat_params].u32, signature.result.size, signature.result.align)
         if signature.tracks_lends:
             lent = (<Table>cx.table).lent = []
+        if signature.tracks_owned:
+            (<Table>cx.table).taken = []
         args = signature.lift_params(&cx, raw, () if self.method else instance.first)
-        (<Table>cx.table).lent = None
+        (<Table>cx.table).lent = (<Table>cx.table).taken = None
         returned = PyObject_Call(<PyObject*>self.call, <PyObject*>args, NULL)
         if returned == NULL:
             if not (signature.failable and PyErr_ExceptionMatches(<PyObject*>Err)):
@@ -359,22 +367,27 @@ cdef class GuestFunctionCode(Import):
         open_side(&callee, instance, target.options)
         enter_component(<Table>callee.table)
         lent = (<Table>caller.table).lent = []
+        (<Table>caller.table).taken = []
         args = self.signature.lift_params(&caller, raw, ())
         (<Table>caller.table).lent = None
         target.signature.lower_params(&callee, args, flat)
+        (<Table>caller.table).taken = None
         args = None
         instance.enter(target.core, flat, MAX_FLAT)
         kept = flat[0]
         if target.options.memory >= 0:
             refresh(&callee)
         callee.fuel = LIFT_FUEL
+        (<Table>callee.table).taken = []
         value = target.signature.lift_result(&callee, flat)
         flat[0] = kept
         target.finish(instance, flat)
         end_lends(<Table>caller.table, lent)
         if caller.memory >= 0:
             refresh(&caller)
-        return self.signature.lower_result(&caller, value, raw)
+        self.signature.lower_result(&caller, value, raw)
+        (<Table>callee.table).taken = None
+        return 0
 
 
 cdef int enter_component(Table table) except -1:

@@ -330,7 +330,7 @@ def written(
     types: str = "",
     host_types: str = "",
     extra: str = "",
-    main: str = "",
+    canonical: dict[str, str] | None = None,
     libc: str = "",
     encoding: str = "utf8",
 ) -> str:
@@ -338,7 +338,8 @@ def written(
 
     `body` may define `$realloc`, which is everybody's allocator then, and finds imports under their
     names. `types` are definitions, `host_types` what the host's interface exports besides
-    functions, `extra` more canonical definitions, `main` more items of the core instance's host.
+    functions, `extra` more definitions, `canonical` the core functions among them that the code
+    imports as well, with their types.
     """
     imports = tuple(imports)
     options = (
@@ -350,8 +351,9 @@ def written(
         f'(core func ${i.name} (canon lower (func $host "{i.name}") {options} {i.options}))'
         for i in imports
     )
-    given = " ".join(f'(export "{i.name}" (func ${i.name}))' for i in imports)
-    linked = " ".join(f'(import "host" "{i.name}" (func ${i.name} {i.core}))' for i in imports)
+    cores = {i.name: i.core for i in imports} | (canonical or {})
+    given = " ".join(f'(export "{name}" (func ${name}))' for name in cores)
+    linked = " ".join(f'(import "host" "{n}" (func ${n} {core}))' for n, core in cores.items())
     lifted = " ".join(
         f'(func (export "{e.name}") {e.text}'
         f' (canon lift (core func $main "{e.name}") {options} {e.options}))'
@@ -380,7 +382,7 @@ def written(
     (elem (i32.const 0) $realloc))
   (core instance $main (instantiate $Main
     (with "libc" (instance $libc))
-    (with "host" (instance {given} {main}))))
+    (with "host" (instance {given}))))
   {lifted})
 """
 
