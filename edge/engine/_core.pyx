@@ -17,6 +17,7 @@ from libc.string cimport memcpy, memset
 
 from edge.engine.capi cimport *
 
+from mmap import PAGESIZE as PAGE_SIZE
 from types import CoroutineType
 
 from edge.engine import types as wit
@@ -96,5 +97,6 @@ include "module.pxi"
 include "abi.pxi"
 include "handles.pxi"
 include "trampolines.pxi"
+include "prefault.pxi"
 include "code.pxi"
 include "instance.pxi"

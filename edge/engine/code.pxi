@@ -161,6 +161,8 @@ cdef class Code:
     cdef Py_ssize_t item_count            # slots, then imports: what an instance looks up once
     cdef Py_ssize_t instance_count
     cdef int component_count
+    cdef WorkingSet working_set           # of the only memory; None: there are none or several
+    cdef int memory_slot
     cdef int64_t table_elements           # of one table, at most
     cdef slot_t* slots                    # slot_names, for the path of an event
     cdef list initializers
@@ -194,6 +196,9 @@ cdef class Code:
         self.component_count = plan.components
         self.table_elements = self.engine.options.table_elements
         self._index_slots()
+        self.memory_slot = self._memory_slot()
+        if self.memories == 1 and self.memory_slot >= 0 and self.engine.options.slots:
+            self.working_set = WorkingSet(self.engine.options.memory_keep)
 
     cdef int slot(self, item) except -2:
         """The number of a core item that instances look up by name."""
@@ -319,6 +324,16 @@ cdef class Code:
             # Negative: an import by number. Otherwise a slot, which is an earlier instance's export.
             step.sources[index] = -1 - item.index if hasattr(item, "index") else self.slot(item)
         return step
+
+    def _memory_slot(self):
+        """Any slot that names a memory; -1: nothing uses one."""
+        cdef int slot = -1
+        for lift in self.lifts:
+            slot = max(slot, (<LiftCode>lift).options.memory)
+        for target in self.imports:
+            if isinstance(target, HostFunctionCode):
+                slot = max(slot, (<HostFunctionCode>target).options.memory)
+        return slot
 
     def _index_slots(self):
         cdef Py_ssize_t number

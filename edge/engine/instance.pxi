@@ -76,8 +76,24 @@ cdef class Instance:
             else:
                 self.link_array(step, &self.instances[number])
             number += 1
+        if self.code.working_set is not None and self.code.working_set.count:
+            memory = self.slot(self.code.memory_slot)
+            self.code.working_set.bring(
+                capi.wasmtime_memory_data(self.store_context, &memory.of.memory),
+                capi.wasmtime_memory_data_size(self.store_context, &memory.of.memory))
         for slot in self.code.initializers:
             self.enter(slot, NULL, 0)
+        return 0
+
+    cdef int learn(self) except -1:
+        """Which pages invocations write, while that is not known."""
+        cdef WorkingSet pages = self.code.working_set
+        cdef wasmtime_extern_t* memory
+        if pages is not None and pages.left:
+            memory = self.slot(self.code.memory_slot)
+            pages.sample(
+                capi.wasmtime_memory_data(self.store_context, &memory.of.memory),
+                capi.wasmtime_memory_data_size(self.store_context, &memory.of.memory))
         return 0
 
     cdef int link_array(self, StepCode step, wasmtime_instance_t* instance) except -1:
@@ -354,6 +370,7 @@ cdef class Call:
         self.lift.finish(instance, raw)
         (<Table>cx.table).taken = None
         instance.broken = False
+        instance.learn()
         return 0
 
     def resume(self, value) -> None:

@@ -20,7 +20,7 @@ from edge.wasi.pipe import CAPACITY, BytesSource
 
 # Bytes read from a socket at once, into one buffer for all. What a pipelining client keeps here
 # while its first request is served is bounded by it, too.
-_READ: Final = CAPACITY
+_READ: Final = 2 * CAPACITY
 
 
 class HttpServer:
