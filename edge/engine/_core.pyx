@@ -95,8 +95,10 @@ cdef object take_exception():
 
 include "module.pxi"
 include "abi.pxi"
+include "compound.pxi"
 include "handles.pxi"
 include "trampolines.pxi"
 include "prefault.pxi"
 include "code.pxi"
 include "instance.pxi"
+include "call.pxi"
