@@ -50,8 +50,8 @@ class PoolOptions:
     max_memory: int = SLOT_RESERVATION
     warm_slots: int = 64
     # What a slot keeps resident when its instance ends. It is cleared by hand then: 1 MiB costs 16
-    # µs for each invocation. With 128 KiB a body of 64 KiB costs a third less than with 64, an empty
-    # one 1 µs more.
+    # µs for each invocation. With 128 KiB a body of 64 KiB costs a third less than with 64 KiB, and
+    # an empty one 1 µs more.
     memory_keep: int = 128 << 10
     table_keep: int = 64 << 10
     stack_keep: int = 64 << 10

@@ -162,7 +162,7 @@ async def test_what_is_merely_unusual_is_served(case: str) -> None:
 
 
 async def test_a_body_beyond_the_limit_is_refused_while_it_comes() -> None:
-    async with lab(max_body=100_000) as at, await at.client() as client:
+    async with lab(max_body=300_000) as at, await at.client() as client:
         client.send(CHUNKED + chunked(*[b"x" * 10_000] * 50))
         assert (await client.answer()).status == 413
         assert await client.closed() in (b"", b"(reset)")

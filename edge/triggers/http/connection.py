@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import EdgeError, Overloaded
+from edge.triggers.http.awaited import AwaitedBody
 from edge.triggers.http.deadlines import NEVER
 from edge.triggers.http.failure import Refused
 from edge.triggers.http.line import Line
@@ -28,29 +29,6 @@ log = logging.getLogger(__name__)
 
 # Seconds. A client that waits for the answer's head before it sends its body loses this much.
 _GATHER = 0.005
-
-
-class _AwaitedBody(Pipe):
-    """The body of a client that waits for "100 Continue": the first read invites it."""
-
-    __slots__ = ("_invite",)
-
-    def __init__(self, on_writable: Callable[[], None], invite: Callable[[Pipe], None]) -> None:
-        super().__init__(CAPACITY, on_writable)
-        self._invite: Callable[[Pipe], None] | None = invite
-
-    def read_nowait(self, n: int) -> bytes:
-        self._ask()
-        return super().read_nowait(n)
-
-    async def wait_readable(self) -> None:
-        self._ask()
-        await super().wait_readable()
-
-    def _ask(self) -> None:
-        if self._invite is not None:
-            self._invite(self)
-            self._invite = None
 
 
 class Connection(Line):
@@ -176,7 +154,7 @@ class Connection(Line):
     def _begin_body(self) -> None:
         if self._parser.expects:
             self._expecting = True
-            self._parser.body = _AwaitedBody(self._flow, self._invite)
+            self._parser.body = AwaitedBody(self._flow, self._invite)
         else:
             self._parser.body = Pipe(CAPACITY, self._flow)
 

@@ -93,7 +93,8 @@ class Line(asyncio.BufferedProtocol):
 
     def flush(self) -> None:
         data, self._outgoing = self._outgoing, b""
-        if data:
+        # A guest may go on for a while after a write has failed; asyncio would log each of its own.
+        if data and not self._transport.is_closing():
             self._transport.write(data)
 
     def _read_on(self, *, wanted: bool) -> None:
