@@ -1,6 +1,6 @@
 """`make bench`: ours and the peers side by side, in interleaved rounds. A table, and bench.json.
 
-    run.py [--rounds 3] [--seconds 3] [--only micro,http,memory,start] [--json bench.json] [--readme]
+    run.py [--rounds 3] [--seconds 3] [--only micro,http,memory,start] [--json FILE] [--readme]
 
 Every server runs on core 0, the load comes from core 1. A figure is the median of its rounds; a
 ratio is the median of the ratios of each round, so that a noisy minute hits both sides.
