@@ -146,6 +146,8 @@ class Spelling:
 
 # --- components that pass everything on -----------------------------------------------------------
 
+SPIN = "(loop $spin (br $spin))"
+
 # A bump allocator. What a call left behind is gone after it: post-return starts anew.
 LIBC = """
   (core module $Libc
@@ -163,6 +165,8 @@ LIBC = """
       (local.get $at))
     (func (export "reset") (global.set $next (i32.const 16))))
 """
+SPINNING_REALLOC = LIBC.replace("(local.set $at", f"{SPIN} (local.set $at")
+SPINNING_RESET = LIBC.replace('(export "reset")', f'(export "reset") {SPIN}')
 
 
 @dataclass(frozen=True)
@@ -177,11 +181,14 @@ class Function:
         return wit.Func(tuple((f"p{i}", p) for i, p in enumerate(self.params)), self.result)
 
 
-def relay(functions: list[Function], encodings: Iterable[str]) -> tuple[bytes, str]:
+def relay(
+    functions: list[Function], encodings: Iterable[str], libc: dict[int, str] | None = None
+) -> tuple[bytes, str]:
     """A component that exports functions and imports the same ones, and passes each call on.
 
     One component instance for each encoding, in a row: the first is called from outside, the last
-    calls the host. Returns the binary and the WIT of the imported interface.
+    calls the host. Returns the binary and the WIT of the imported interface. `libc`: other
+    allocators than the usual, by the number of the component instance.
     """
     spell = Spelling()
     declared = [_declare(spell, number, function) for number, function in enumerate(functions)]
@@ -189,7 +196,8 @@ def relay(functions: list[Function], encodings: Iterable[str]) -> tuple[bytes, s
     stages = list(enumerate(encodings))
     parts = [f'(import "{HOST}" (instance $below{len(stages)} {" ".join(exported)}))']
     for number, encoding in reversed(stages):
-        parts.append(_stage(number, encoding, functions, declared))
+        allocator = (libc or {}).get(number, LIBC)
+        parts.append(_stage(number, encoding, functions, declared, allocator))
         parts.append(
             f"(instance $below{number} (instantiate $Stage{number}"
             f' (with "{HOST}" (instance $below{number + 1}))))'
@@ -215,7 +223,11 @@ def _declare(spell: Spelling, number: int, function: Function) -> tuple[str, str
 
 
 def _stage(
-    number: int, encoding: str, functions: list[Function], declared: list[tuple[str, str]]
+    number: int,
+    encoding: str,
+    functions: list[Function],
+    declared: list[tuple[str, str]],
+    libc: str,
 ) -> str:
     names = [f"f{index}" for index in range(len(functions))]
     imports = " ".join(
@@ -238,7 +250,7 @@ def _stage(
     return f"""
   (component $Stage{number}
     (import "{HOST}" (instance $host {imports}))
-    {LIBC}
+    {libc}
     (core instance $libc (instantiate $Libc))
     {lowered}
     (core module $Main
@@ -297,9 +309,11 @@ class Wire:
         return self.reply()
 
 
-def wired(functions: list[Function], encodings: Iterable[str]) -> tuple[Code, Wire]:
+def wired(
+    functions: list[Function], encodings: Iterable[str], libc: dict[int, str] | None = None
+) -> tuple[Code, Wire]:
     """A relay, ready, and the host it calls."""
-    binary, declared = relay(functions, encodings)
+    binary, declared = relay(functions, encodings, libc)
     wire = Wire()
     calls = {f"f{number}": wire for number in range(len(functions))}
     return ready(binary, Interface(declared, functions=calls)), wire
