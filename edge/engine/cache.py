@@ -17,7 +17,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -66,22 +66,30 @@ class CodeCache:
     async def module(
         self, wasm: bytes, name: str, progress: Callable[[str], None] = _log.info
     ) -> Module:
-        """The compiled module, mapped when it is known, else compiled (seconds for large ones).
+        """One compiled module, see `modules`."""
+        return (await self.modules((wasm,), name, progress))[0]
 
-        `name` is for messages. Raises ComponentError when Wasmtime refuses the module.
+    async def modules(
+        self, wasms: Sequence[bytes], name: str, progress: Callable[[str], None] = _log.info
+    ) -> list[Module]:
+        """The compiled modules of a component, mapped when they are known, else compiled (seconds
+        for large ones).
+
+        `name` is for messages. Raises ComponentError when Wasmtime refuses a module.
         """
         if self._directory is None:
-            return await asyncio.to_thread(_compile_here, self._engine, wasm, name)
-        path = self._directory / f"{hashlib.sha256(wasm).hexdigest()}.cwasm"
-        if (module := self._map(path)) is not None:
-            return module
-        async with self._compiling:
-            if (module := self._map(path)) is None:  # nobody did it meanwhile
-                await self._compile(wasm, path, name, progress)
-                module = self._map(path)
-        if module is None:
-            raise ComponentError(f"{name}: the compiled code at {path} can not be read back")
-        return module
+            return [await asyncio.to_thread(_compile_here, self._engine, w, name) for w in wasms]
+        paths = [self._directory / f"{hashlib.sha256(w).hexdigest()}.cwasm" for w in wasms]
+        found = dict(zip(paths, map(self._map, paths), strict=True))
+        if None in found.values():
+            async with self._compiling:
+                missing = {p: w for p, w in zip(paths, wasms, strict=True) if found[p] is None}
+                # Somebody may have compiled them meanwhile.
+                missing = {p: w for p, w in missing.items() if self._map(p) is None}
+                if missing:
+                    await self._compile(missing, name, progress)
+            found |= {path: self._map(path) for path, module in found.items() if module is None}
+        return [_readable(found[path], path, name) for path in paths]
 
     def _map(self, path: Path) -> Module | None:
         if not _trusted(path):
@@ -95,19 +103,22 @@ class CodeCache:
             return None
 
     async def _compile(
-        self, wasm: bytes, path: Path, name: str, progress: Callable[[str], None]
+        self, missing: Mapping[Path, bytes], name: str, progress: Callable[[str], None]
     ) -> None:
         """In a child process: the compiler's memory (several hundred MB for a Python guest) is gone
         afterwards.
         """
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for left in path.parent.glob(f"{path.stem}.*.tmp"):
-            left.unlink(missing_ok=True)
+        for path in missing:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for left in path.parent.glob(f"{path.stem}.*.tmp"):
+                left.unlink(missing_ok=True)
+        work = [(str(path), len(wasm)) for path, wasm in missing.items()]
+        wasm = b"".join(missing.values())
         started = time.monotonic()
         process = await asyncio.create_subprocess_exec(
             # -P: a working directory with a json.py of its own must not be imported from.
             sys.executable, "-P", "-m", "edge.engine.compile",
-            str(path), json.dumps(asdict(self._engine.options)),
+            json.dumps(work), json.dumps(asdict(self._engine.options)),
             stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         timer = asyncio.get_running_loop().call_later(
@@ -129,6 +140,12 @@ class CodeCache:
             raise ComponentError(f"{name}: {_last_line(errors)}")
         if (elapsed := time.monotonic() - started) > SLOW:
             progress(f"{name}: compiled in {elapsed:.1f} s, peak memory {_last_line(errors)}")
+
+
+def _readable(module: Module | None, path: Path, name: str) -> Module:
+    if module is None:
+        raise ComponentError(f"{name}: the compiled code at {path} can not be read back")
+    return module
 
 
 def store(path: Path, code: bytes) -> None:

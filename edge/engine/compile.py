@@ -1,7 +1,8 @@
-"""The compiler's process: `python -m edge.engine.compile FILE OPTIONS < module.wasm`.
+"""The compiler's process: `python -m edge.engine.compile WORK OPTIONS < modules`.
 
-Writes FILE and its proof. The last line on stderr is the peak memory, or what was wrong (exit code
-1).
+WORK is a JSON list of (file to write, size of the module); the modules follow each other on stdin.
+Writes each file and its proof. The last line on stderr is the peak memory, or what was wrong (exit
+code 1).
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from edge.engine.pool import PoolOptions
 
 
 def main() -> int:
-    path, options = sys.argv[1:]
+    work, options = map(json.loads, sys.argv[1:])
     runtime.bind()
     # The code does not depend on the pool, and a compiler needs none.
-    engine = Engine(PoolOptions(**{**json.loads(options), "slots": 0}))
+    engine = Engine(PoolOptions(**{**options, "slots": 0}))
     try:
-        store(Path(path), Module.compile(engine, sys.stdin.buffer.read()).serialize())
+        for path, size in work:
+            store(Path(path), Module.compile(engine, sys.stdin.buffer.read(size)).serialize())
     except (ValueError, OSError) as exc:
         sys.stderr.write(f"{exc}\n".replace("\n", " ").strip() + "\n")
         return 1

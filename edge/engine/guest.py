@@ -73,7 +73,7 @@ async def load(
     """
     plan = load_plan(binary, interfaces, exports)
     report = {} if progress is None else {"progress": progress}
-    modules = [await cache.module(wasm, name, **report) for wasm in plan.modules]
+    modules = await cache.modules(plan.modules, name, **report)
     try:
         code = Code(plan, modules, Bindings(plan, interfaces))
     except ValueError as exc:
