@@ -186,13 +186,13 @@ cdef class Table:
             raise Trap(f"{self.borrows} borrowed handles were not dropped before the call returned")
         return 0
 
-    cdef bint holds(self, object value):
+    cdef int discount(self, dict values) except -1:
+        """Takes out what this table owns of `values`, which are keyed by their addresses."""
         cdef uint32_t index
         for index in range(1, self.used):
             if self.entries[index].type != FREE and self.entries[index].owned:
-                if self.entries[index].value == <PyObject*>value:
-                    return True
-        return False
+                values.pop(<uint64_t>self.entries[index].value, None)
+        return 0
 
     cdef int clear(self) except -1:
         """The instance is gone: the host's resources it still owned end, newest first."""

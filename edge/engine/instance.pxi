@@ -229,10 +229,14 @@ cdef class Instance:
         cdef dict lost = {}
         for table in self.tables:
             for value, type in table.taken or ():
-                lost[id(value)] = value, self.code.drops[type]
+                lost[<uint64_t><PyObject*>value] = value, self.code.drops[type]
             table.taken = None
+        if not lost:
+            return 0
+        for table in self.tables:
+            table.discount(lost)
         for value, drop in lost.values():
-            if drop is not None and not any([(<Table>other).holds(value) for other in self.tables]):
+            if drop is not None:
                 drop(value)
         return 0
 

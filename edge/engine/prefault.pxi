@@ -15,6 +15,7 @@ cdef enum:
     SAMPLES = 3                 # a page counts when all of them wrote it
     GAP = 2                     # pages between two runs: fewer, and one call for both is cheaper
     SAMPLED_MAX = 1 << 15       # pages of a memory that is looked at: 128 MiB of small ones
+    BROUGHT_MAX = 8 << 20       # bytes: nobody can stop the kernel on the way, and a guest would yield
 
 cdef uint64_t PAGE_PRESENT = <uint64_t>1 << 63
 cdef uint64_t PAGE_OF_FILE = <uint64_t>1 << 61
@@ -81,6 +82,7 @@ cdef class WorkingSet:
         cdef Py_ssize_t index
         cdef Py_ssize_t start = -1
         cdef Py_ssize_t end = -1
+        cdef uint64_t room = BROUGHT_MAX
         self.runs = <run_t*>malloc((pages + 1) * sizeof(run_t))
         for index in range(self.kept // self.page, pages + 1):
             if index < pages and self.written[index] == SAMPLES:
@@ -89,9 +91,12 @@ cdef class WorkingSet:
                 end = index + 1
             elif start >= 0 and (index == pages or index - end >= GAP):
                 self.runs[self.count].offset = start * self.page
-                self.runs[self.count].length = (end - start) * self.page
+                self.runs[self.count].length = min((end - start) * self.page, room)
+                room -= self.runs[self.count].length
                 self.count += 1
                 start = -1
+                if not room:
+                    break
         self.written = None
         return 0
 
