@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 
 from edge.errors import ConfigError
 
-__all__ = ["Address", "Http", "Limits", "Settings", "parse_address"]
+__all__ = ["Address", "Http", "HttpSettings", "Limits", "Settings", "parse_address"]
 
-KiB = 1 << 10
 MiB = 1 << 20
 
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.%]+)\]|(?P<host>[^:\[\]]*)):(?P<port>[0-9]{1,5})")
@@ -39,20 +38,41 @@ def parse_address(text: str) -> Address:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """Limits of the HTTP trigger. Sizes in bytes, times in seconds (seen with a second's grain)."""
+
+    backlog: int = 1024
+    max_connections: int = 2048  # beyond: 503 and close
+
+    max_head: int = 32_768  # request line and headers together; beyond: 431
+    max_target: int = 16_384  # beyond: 414
+    max_headers: int = 128  # beyond: 431
+    max_body: int = 1 << 30  # beyond: 413. Bodies are streamed: this bounds work, not memory
+
+    head_timeout: float = 10.0  # from a head's first byte to its last; beyond: 408
+    idle_timeout: float = 75.0  # a connection without a request
+    body_timeout: float = 30.0  # a body, while it is wanted, without a byte; beyond: 408 or cut
+    write_timeout: float = 30.0  # a reply, while the client reads slowly, without a byte taken
+    tls_timeout: float = 10.0  # a TLS handshake
+
+    # A client that closed its sending side may wait for its reply, or be gone: only writing to it
+    # tells. Guests of clients that are gone run for this long; replies slower than this are lost.
+    half_closed_timeout: float = 2.0
+
+    # What a client may still send of a body that nobody read, so that it sees the reply and its
+    # connection can be used again. Beyond: closed.
+    drain_bytes: int = 262_144
+    drain_timeout: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Http:
-    """The HTTP trigger's patience with its clients. Times in seconds, sizes in bytes."""
+    """Where HTTP is served, and how patiently."""
 
     listen: tuple[Address, ...] = (Address(),)
     tls_certificate: str | None = None
     tls_key: str | None = None
-    max_head: int = 64 * KiB  # request line and headers together; cookies and tokens fit
-    max_headers: int = 128
-    head_timeout: float = 10.0  # from the first byte of a head to its end: a slowloris ends here
-    body_timeout: float = 30.0  # without a byte of the body, in either direction
-    keepalive_timeout: float = 75.0  # longer than a proxy's 60: it closes first, so no race
-    max_connections: int = 4096
-    # Bodies stream with bounded memory, so only a component knows what is too much: 0 is no limit.
-    max_request_body: int = 0
+    settings: HttpSettings = field(default_factory=HttpSettings)
 
     def __post_init__(self) -> None:
         if (self.tls_certificate is None) != (self.tls_key is None):

@@ -7,6 +7,7 @@ import asyncio
 import errno
 import logging
 import os
+import resource
 import signal
 import ssl
 import sys
@@ -34,6 +35,9 @@ from edge.triggers.http import HttpServer
 
 # Seconds that requests under way get after SIGTERM or Ctrl-C; a second signal ends them at once.
 DRAIN = 30.0
+
+# Open files; the HTTP trigger accepts twice its 2,048 connections for a moment, to refuse them.
+FILES = 16_384
 
 _log = logging.getLogger("edge")
 
@@ -72,6 +76,7 @@ def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    _allow_many_connections()
     try:
         return asyncio.run(_once(options) if options.once else _up(options))
     except asyncio.CancelledError:
@@ -84,6 +89,13 @@ async def _once(options: argparse.Namespace) -> int:
     async with open_node(code_dir(options), _limits(options)) as node:
         loaded = await local.load(options.app, state_dir=state_dir(options), fetch=download)
         return await once.run(node, loaded, variables(options.variable), options.arguments)
+
+
+def _allow_many_connections() -> None:
+    """As many open files as the system grants: each connection is one, and 1024 are usual."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 async def _up(options: argparse.Namespace) -> int:

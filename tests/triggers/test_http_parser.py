@@ -10,9 +10,9 @@ from http_lab import chunked, get, post
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge.config import HttpSettings
 from edge.triggers.http.failure import Refused
 from edge.triggers.http.parser import Phase, RequestParser
-from edge.triggers.http.settings import HttpSettings
 from edge.wasi.pipe import Pipe
 
 Seen = tuple[str, str, bytes, list[tuple[bytes, bytes]], list[tuple[bytes, bytes]] | None]

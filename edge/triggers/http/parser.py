@@ -14,8 +14,8 @@ from typing import Final
 
 import httptools
 
+from edge.config import HttpSettings
 from edge.triggers.http.failure import Refused
-from edge.triggers.http.settings import HttpSettings
 from edge.wasi.http.message import Headers
 from edge.wasi.pipe import Pipe
 

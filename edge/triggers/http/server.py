@@ -11,10 +11,10 @@ from email.utils import formatdate
 from types import TracebackType
 from typing import Any, Final, Self
 
+from edge.config import HttpSettings
 from edge.triggers.http.connection import Connection
 from edge.triggers.http.deadlines import Deadlines
 from edge.triggers.http.outbox import Outbox
-from edge.triggers.http.settings import HttpSettings
 from edge.wasi.http.message import Handler
 from edge.wasi.pipe import CAPACITY, BytesSource
 
