@@ -6,6 +6,7 @@ EdgeError                 exit 1, status 500; the message reads "what: why"
 │   └── ComponentError    a Wasm binary is malformed, or uses what this engine cannot do
 ├── PullError             a registry, a server or a peer could not deliver: retried with back-off
 ├── NoRoute               status 404
+├── TooLarge              status 413: a request's body is larger than its component takes
 ├── Overloaded            status 503, with a Retry-After
 └── GuestError            status 500: the guest failed; knows its component and invocation
     ├── GuestTimeout      status 504: the deadline passed
@@ -29,6 +30,7 @@ __all__ = [
     "NoRoute",
     "Overloaded",
     "PullError",
+    "TooLarge",
 ]
 
 
@@ -66,6 +68,12 @@ class NoRoute(EdgeError):
     """No route of any application matches."""
 
     status = 404
+
+
+class TooLarge(EdgeError):
+    """A request's body is larger than its component takes."""
+
+    status = 413
 
 
 class Overloaded(EdgeError):

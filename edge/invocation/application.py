@@ -17,6 +17,7 @@ from edge.engine.guest import Component
 from edge.errors import ComponentError, ConfigError
 from edge.invocation.http import HttpInvoker
 from edge.invocation.sandbox import Sandboxes
+from edge.invocation.sizes import limited
 from edge.invocation.wagi import WagiInvoker
 from edge.wasi.http.message import Handler, Reply, Request
 
@@ -111,12 +112,19 @@ def _http(sandboxes: Sandboxes, route: Route) -> Responder:
         request.route = headers, match
         return invoke(request, reply)
 
-    return respond
+    return _limited(respond, sandboxes)
+
+
+def _limited(respond: Responder, sandboxes: Sandboxes) -> Responder:
+    options = sandboxes.profile.options
+    if not options.request_size and not options.response_size:
+        return respond
+    return lambda request, reply, match: respond(request, limited(options, request, reply), match)
 
 
 def _wagi(sandboxes: Sandboxes, wagi: Wagi) -> Responder:
     export = _export(sandboxes, _COMMANDS, _COMMAND)
-    return WagiInvoker(sandboxes, export, wagi.argv).respond
+    return _limited(WagiInvoker(sandboxes, export, wagi.argv).respond, sandboxes)
 
 
 def _export(sandboxes: Sandboxes, prefixes: tuple[str, ...], wanted: str) -> int:
