@@ -142,7 +142,7 @@ async def open_node(
             engine,
             CodeCache(engine, code_dir),
             Interfaces(wasi.interfaces()),
-            sandbox.Node(Budget(limits.memory, slots), egress=egress, trace=trace),
+            sandbox.Node(Budget(limits.memory, slots, limits.queue), egress=egress, trace=trace),
         )
     finally:
         await _close(egress)

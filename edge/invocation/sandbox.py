@@ -145,8 +145,9 @@ class Sandboxes:
             concurrency=options.concurrency, queue=options.queue, timeout=options.queue_timeout,
         )  # fmt: skip
         self._ids = map(f"{secrets.token_hex(4)}-%x".__mod__, itertools.count(1))
+        # Each of these holds a place in the budget, which takes it back when others need it.
         self._idle: deque[Sandbox] = deque()  # reused ones, between two events
-        self._ready: deque[Sandbox] = deque()  # made ahead; each holds its share of the budget
+        self._ready: deque[Sandbox] = deque()  # made ahead
         self._cost = 0.0  # seconds of the last instantiation
         self._last = 0.0  # when the last event came, loop time
         self._refill: asyncio.Handle | None = None
@@ -168,10 +169,8 @@ class Sandboxes:
     def take(self) -> Sandbox:
         """A sandbox for one invocation. Raises GuestError when it cannot start, Overloaded when
         there is no place for it."""
-        if self._idle:
-            sandbox = self._idle.pop()
-        elif self._ready:
-            sandbox = self._ready.popleft()
+        if self._idle or self._ready:
+            sandbox = self._idle.pop() if self._idle else self._ready.popleft()
             self.node.budget.give(self.gate)
         else:
             sandbox = self._make()
@@ -190,10 +189,20 @@ class Sandboxes:
         ):
             sandbox.end()
             self._idle.append(sandbox)
+            self.node.budget.keep(self)
+            self._stay_warm()
         else:
             sandbox.close()
         if self._cost > WORTH_PREPARING and not self._closed:
             self._prepare()
+
+    def release(self) -> bool:
+        """Ends an instance that was kept; its place is the caller's."""
+        kept = self._ready or self._idle
+        if not kept:
+            return False
+        kept.popleft().close()
+        return True
 
     def close(self) -> None:
         """Nothing is kept ready any more; invocations under way go on."""
@@ -202,6 +211,7 @@ class Sandboxes:
             if handle is not None:
                 handle.cancel()
         self._cool(force=True)
+        self.node.budget.spares.pop(self, None)
 
     def _make(self) -> Sandbox:
         started = time.perf_counter()
@@ -216,23 +226,24 @@ class Sandboxes:
 
     def _prepare(self) -> None:
         """Makes instances ahead once the loop has nothing else to do."""
+        self._stay_warm()
+        if self._refill is None and len(self._ready) + len(self._idle) < AHEAD:
+            self._refill = asyncio.get_running_loop().call_soon(self._fill)
+
+    def _stay_warm(self) -> None:
+        """What is kept is kept for a while from now."""
         loop = asyncio.get_running_loop()
         self._last = loop.time()
-        if self._refill is None and len(self._ready) + len(self._idle) < AHEAD:
-            self._refill = loop.call_soon(self._fill)
         if self._cooling is None:
             self._cooling = loop.call_later(HOT, self._cool)
 
     def _fill(self) -> None:
         self._refill = None
         budget = self.node.budget
-        if (
-            self._closed
-            or len(self._ready) >= AHEAD
-            or budget.blocked
-            or not budget.take(self.gate)
-        ):
+        full = len(self._ready) >= AHEAD
+        if self._closed or full or budget.line or not budget.fits(self.gate):
             return
+        budget.keep(self)
         try:
             self._ready.append(self._make())
         except (GuestError, Overloaded):
@@ -248,11 +259,8 @@ class Sandboxes:
             if (left := self._last + HOT - loop.time()) > 0:
                 self._cooling = loop.call_later(left, self._cool)
                 return
-        while self._ready:
-            self._ready.pop().close()
+        while self.release():
             self.node.budget.give(self.gate)
-        while self._idle:
-            self._idle.pop().close()
 
 
 def _slots(component: Component) -> int:
