@@ -54,7 +54,7 @@ async def campaign(application: Path, state: Path) -> None:
         live.close()
         assert _core.counters() == at_first
         assert (budget.memory, budget.slots) == everything
-        assert not budget.blocked
+        assert not budget.line
 
 
 async def settled(server: HttpServer) -> Counter[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -42,10 +44,16 @@ async def test_guests_beyond_the_budget_wait_or_are_refused(
         before = memory(pid)["Rss"]
         forget_peak(pid)
         seen: Counter[int] = Counter()
+        others: list[float] = []
         for _ in range(ROUNDS):
             async with asyncio.TaskGroup() as group:
                 paths = [f"/touch/{GUEST}/250"] * CLIENTS
                 tasks = [group.create_task(fetch(served.port, path)) for path in paths]
+                while not all(task.done() for task in tasks):
+                    started = time.monotonic()
+                    assert (await fetch(served.port, "/hello/x")).status == 200
+                    others.append(time.monotonic() - started)
+                    await asyncio.sleep(0.05)
             for task in tasks:
                 answer = task.result()
                 seen[answer.status] += 1
@@ -58,14 +66,16 @@ async def test_guests_beyond_the_budget_wait_or_are_refused(
         say(
             f"{CLIENTS} clients × {ROUNDS}, {GUEST} MiB each, "
             f"budget {BUDGET // MiB} MiB: {dict(seen)}, "
-            f"peak {grown / MiB:.0f} MiB above {before / MiB:.0f} MiB, {after / MiB:.0f} MiB kept"
+            f"peak {grown / MiB:.0f} MiB above {before / MiB:.0f} MiB, {after / MiB:.0f} MiB kept; "
+            f"others answered in {statistics.median(others) * 1e3:.1f} ms at the median"
         )
         assert set(seen) == {200, 503}
         assert seen[200] >= ROUNDS * 7
         assert grown < BUDGET + 16 * MiB
         # A guest that ended has given back what it touched.
         assert after < 32 * MiB
-        assert (await fetch(served.port, "/hello/x")).status == 200
+        # What is too little for another of them is enough for a small guest.
+        assert statistics.median(others) < 0.1
 
 
 async def fetch(port: int, path: str) -> Answer:
