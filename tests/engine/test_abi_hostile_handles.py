@@ -11,7 +11,7 @@ from guests import Item, Turn, calling, host_of, instance, ready, run, settle, w
 from wat import assemble
 
 from edge.engine._core import Code, counters
-from edge.engine.host import Err, Trap
+from edge.engine.host import Err, Interface, Trap
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +93,11 @@ MANY = Item(
 @cache
 def prober() -> Code:
     """A guest that passes on any number as a handle: it exports each call of the host as itself."""
+    binary, interfaces = prober_binary()
+    return ready(binary, *interfaces)
+
+
+def prober_binary() -> tuple[bytes, list[Interface]]:
     imports = [
         Item("new", "(result (own $thing))", "(result i32)", "func() -> thing"),
         Item("new-other", "(result (own $other))", "(result i32)", "func() -> other"),
@@ -152,7 +157,7 @@ def prober() -> Code:
     calls |= {"new": Thing, "new-other": Other, "many": lambda c, lent, owned: owned.drop()}
     calls["maybe"] = lambda c: Err()
     resources = {"thing": Thing, "other": Other}
-    return ready(assemble(text), host_of(imports, calls, WIT_TYPES, resources))
+    return assemble(text), [host_of(imports, calls, WIT_TYPES, resources)]
 
 
 MANY_EXPORT = Item("many", '(param "h" u32) (param "n" u32)')

@@ -169,10 +169,14 @@ class Host:
 
 
 def two(host: Host, behind: str = BEHIND) -> Code:
+    return ready(assemble(two_text(behind)), host.interface)
+
+
+def two_text(behind: str = BEHIND) -> str:
     """The front component, whose host is the one behind, whose host is the host."""
     names = ("give", "take", "look", "both", "drop")
     exports = " ".join(f'(export "{name}" (func $front "{name}"))' for name in names)
-    text = f"""
+    return f"""
 (component
   (import "t:t/host" (instance $host {FUNCTIONS}))
   {component("Behind", behind, LIFTS)}
@@ -182,7 +186,6 @@ def two(host: Host, behind: str = BEHIND) -> Code:
   (instance $front (instantiate $Front (with "t:t/host" (instance $theirs))))
   {exports})
 """
-    return ready(assemble(text), host.interface)
 
 
 @pytest.mark.parametrize("waits", [False, True])
