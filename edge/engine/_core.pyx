@@ -38,9 +38,6 @@ cdef extern from "Python.h":
     void PyErr_NormalizeException(PyObject**, PyObject**, PyObject**)
     bint PyException_SetTraceback(PyObject*, PyObject*)
 
-cdef enum:
-    MAX_MESSAGE = 4000         # characters
-
 cdef uint64_t live_stores = 0
 cdef uint64_t live_calls = 0
 
@@ -56,25 +53,6 @@ def load_library(path: str) -> None:
     cdef const char* missing = edge_capi_load(encoded)
     if missing != NULL:
         raise ImportError(f"libwasmtime does not fit this edge: {missing.decode()}")
-
-
-cdef str take_text(wasm_name_t* name):
-    """A message of Wasmtime, without its middle when it is long: functions have the names that guests give them."""
-    text = name.data[:name.size].decode("utf-8", "replace").rstrip("\0")
-    capi.wasm_byte_vec_delete(name)
-    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE // 2]} … {text[-MAX_MESSAGE // 2:]}"
-
-
-cdef str take_error(void* error, void* trap):
-    """The message of a failed call, which is freed."""
-    cdef wasm_name_t name
-    if error != NULL:
-        capi.wasmtime_error_message(error, &name)
-        capi.wasmtime_error_delete(error)
-    else:
-        capi.wasm_trap_message(trap, &name)
-        capi.wasm_trap_delete(trap)
-    return take_text(&name)
 
 
 cdef object take_exception():
@@ -93,6 +71,7 @@ cdef object take_exception():
     return error
 
 
+include "trap.pxi"
 include "module.pxi"
 include "abi.pxi"
 include "compound.pxi"

@@ -31,7 +31,7 @@ _log = logging.getLogger("edge.engine")
 # Options that change neither the code nor what it assumes of its surroundings.
 _WITHOUT_EFFECT_ON_CODE = {
     "slots", "stacks", "core_instances", "tables", "warm_slots",
-    "memory_keep", "table_keep", "stack_keep",
+    "memory_keep", "table_keep", "stack_keep", "host_stack",
 }  # fmt: skip
 
 # A compiler that hangs must not hang the node. A Raspberry Pi 3 takes about a minute for a Python

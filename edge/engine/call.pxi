@@ -141,9 +141,8 @@ cdef class Call:
             self.drop_future()
             if waiting is not None:
                 waiting.close()
-        if self.error != NULL or self.trap != NULL:
-            take_error(self.error, self.trap)
-            self.error = self.trap = NULL
+        discard(self.error, self.trap)
+        self.error = self.trap = NULL
 
     def __dealloc__(self):
         self.drop_future()

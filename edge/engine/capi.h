@@ -131,7 +131,11 @@ typedef void *(*edge_epoch_callback_t)(void *context, void *data, uint64_t *delt
   X(void, wasmtime_error_delete, (void *))                                                             \
   X(void *, wasmtime_trap_new, (const char *, size_t))                                                 \
   X(bool, wasmtime_trap_code, (void *, uint8_t *))                                                     \
-  X(void, wasm_trap_message, (void *, wasm_name_t *))                                                  \
+  X(void, wasm_trap_trace, (void *, wasm_ptr_vec_t *))                                                 \
+  X(void, wasmtime_error_wasm_trace, (void *, wasm_ptr_vec_t *))                                       \
+  X(void, wasm_frame_vec_delete, (wasm_ptr_vec_t *))                                                   \
+  X(uint32_t, wasm_frame_func_index, (void *))                                                         \
+  X(const wasm_name_t *, wasmtime_frame_func_name, (void *))                                           \
   X(void, wasm_trap_delete, (void *))                                                                  \
   X(void, wasm_byte_vec_delete, (wasm_name_t *))                                                       \
   X(void *, wasm_valtype_new, (uint8_t))                                                               \
@@ -168,6 +172,7 @@ typedef struct {
   uint8_t on_fiber; /* the guest runs on a fiber and may be suspended */
   uint8_t ready;    /* what the suspended guest waits for has come */
   uint8_t yielded;  /* the guest used up its slice in this poll */
+  uint8_t expired;  /* the guest was stopped, because it could not be suspended */
 } edge_store_t;
 
 /* Called by guest code that notices a passed deadline. Off the fiber nobody can yield, so the
@@ -175,12 +180,17 @@ typedef struct {
 static void *edge_on_epoch(void *context, void *data, uint64_t *delta, uint8_t *kind) {
   edge_store_t *store = data;
   (void)context;
-  if (!store->on_fiber) return capi.wasmtime_error_new("ran too long where it can not be suspended");
+  if (!store->on_fiber) {
+    store->expired = 1;
+    return capi.wasmtime_error_new("expired");
+  }
   store->yielded = 1;
   *delta = EDGE_SLICE_TICKS;
   *kind = 1; /* WASMTIME_UPDATE_DEADLINE_YIELD */
   return NULL;
 }
+
+static inline size_t edge_stack_pointer(void) { return (size_t)__builtin_frame_address(0); }
 
 static bool edge_is_ready(void *env) { return ((edge_store_t *)env)->ready; }
 

@@ -49,6 +49,7 @@ cdef extern from "capi.h":
         uint8_t on_fiber
         uint8_t ready
         uint8_t yielded
+        uint8_t expired
     ctypedef struct edge_ticker_t:
         pass
     enum:
@@ -58,6 +59,7 @@ cdef extern from "capi.h":
     const char* edge_capi_load(const char*)
     void* edge_on_epoch(void*, void*, uint64_t*, uint8_t*) noexcept
     bint edge_is_ready(void*) noexcept
+    size_t edge_stack_pointer() noexcept
     edge_ticker_t* edge_ticker_start(void*)
     void edge_ticker_stop(edge_ticker_t*) nogil
     void edge_ticker_enter(edge_ticker_t*)
@@ -143,7 +145,11 @@ cdef extern from "capi.h":
         void (*wasmtime_error_delete)(void*) noexcept
         void* (*wasmtime_trap_new)(const char*, size_t) noexcept
         bint (*wasmtime_trap_code)(void*, uint8_t*) noexcept
-        void (*wasm_trap_message)(void*, wasm_name_t*) noexcept
+        void (*wasm_trap_trace)(void*, wasm_ptr_vec_t*) noexcept
+        void (*wasmtime_error_wasm_trace)(void*, wasm_ptr_vec_t*) noexcept
+        void (*wasm_frame_vec_delete)(wasm_ptr_vec_t*) noexcept
+        uint32_t (*wasm_frame_func_index)(void*) noexcept
+        const wasm_name_t* (*wasmtime_frame_func_name)(void*) noexcept
         void (*wasm_trap_delete)(void*) noexcept
         void (*wasm_byte_vec_delete)(wasm_name_t*) noexcept
         void* (*wasm_valtype_new)(uint8_t) noexcept

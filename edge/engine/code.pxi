@@ -164,6 +164,7 @@ cdef class Code:
     cdef WorkingSet working_set           # of the only memory; None: there are none or several
     cdef int memory_slot
     cdef int64_t table_elements           # of one table, at most
+    cdef size_t stack_room                # how far below the outermost host function a guest may be called
     cdef slot_t* slots                    # slot_names, for the path of an event
     cdef list initializers
     cdef readonly int memories            # linear memories in all
@@ -195,6 +196,8 @@ cdef class Code:
         self.instance_count = len(plan.instances)
         self.component_count = plan.components
         self.table_elements = self.engine.options.table_elements
+        self.stack_room = max(
+            0, self.engine.options.fiber_stack - 2 * self.engine.options.wasm_stack - self.engine.options.host_stack)
         self._index_slots()
         self.memory_slot = self._memory_slot()
         if self.memories == 1 and self.memory_slot >= 0 and self.engine.options.slots:
@@ -365,7 +368,7 @@ _IMPORTS = {
 
 cdef int check(void* error) except -1:
     if error != NULL:
-        raise ValueError(take_error(error, NULL))
+        raise ValueError(take_error(error))
     return 0
 
 

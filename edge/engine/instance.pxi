@@ -21,6 +21,7 @@ cdef class Instance:
     cdef wasmtime_extern_t* slots
     cdef uint8_t* known         # which slots have been looked up
     cdef readonly tuple tables
+    cdef size_t stack           # address where the outermost host function that runs has its frame; 0: none runs
     cdef object cause           # the exception of a host function, on its way to the caller
     cdef readonly object waiting
     cdef wasmtime_func_t wait   # suspends the fiber; looked up when it is first needed
@@ -143,20 +144,28 @@ cdef class Instance:
         """Raises what ended a call into the guest: a host function's exception, or the guest's own trap."""
         if error == NULL and trap == NULL:
             return 0
-        message = take_error(error, trap)
         self.broken = True
         cause, self.cause = self.cause, None
         if cause is not None:
+            discard(error, trap)
             raise cause
-        if message.startswith("maximum concurrent"):      # what guests name is further on
+        if self.state.expired:
+            discard(error, trap)
+            raise Trap("ran too long where it can not be suspended")
+        message = take_ending(error, trap)
+        if message.startswith("maximum concurrent"):
             raise MemoryError(f"the pool is full: {message}")
         raise Trap(message)
 
     cdef int enter(self, int slot, wasmtime_val_raw_t* raw, size_t count) except -1:
         """Calls a core function of the guest, nested in whatever runs now."""
         cdef void* trap = NULL
+        cdef void* error
         cdef wasmtime_extern_t* item = self.slot(slot)
-        cdef void* error = capi.wasmtime_func_call_unchecked(self.store_context, &item.of.func, raw, count, &trap)
+        # Wasmtime gives each call into a guest the whole of its stack again, however deep the fiber is by now.
+        if self.stack and self.stack - edge_stack_pointer() > self.code.stack_room:
+            raise Trap("call stack exhausted: guest and host call each other too deeply")
+        error = capi.wasmtime_func_call_unchecked(self.store_context, &item.of.func, raw, count, &trap)
         return self.check(error, trap)
 
     cdef int destroy(self, Table table, int type, uint32_t rep) except -1:
@@ -196,7 +205,7 @@ cdef class Instance:
         error = capi.wasmtime_func_call_unchecked(self.store_context, &self.wait, NULL, 0, &trap)
         self.waiting = None
         if error != NULL or trap != NULL:
-            take_error(error, trap)
+            discard(error, trap)
             raise Trap("cancelled")
         outcome, self.outcome = self.outcome, None
         if self.failed and not (failable and isinstance(outcome, Err)):

@@ -74,7 +74,7 @@ cdef class Module:
             error = capi.wasmtime_module_new(handle, data, size, &self.module)
         self.engine = engine
         if error != NULL:
-            raise ValueError(take_error(error, NULL))
+            raise ValueError(take_error(error))
         return self
 
     @staticmethod
@@ -85,7 +85,7 @@ cdef class Module:
         cdef void* error = capi.wasmtime_module_deserialize_file(engine.engine, encoded, &self.module)
         self.engine = engine
         if error != NULL:
-            raise ValueError(take_error(error, NULL))
+            raise ValueError(take_error(error))
         return self
 
     def serialize(self) -> bytes:
@@ -93,7 +93,7 @@ cdef class Module:
         cdef wasm_name_t data
         cdef void* error = capi.wasmtime_module_serialize(self.module, &data)
         if error != NULL:
-            raise ValueError(take_error(error, NULL))
+            raise ValueError(take_error(error))
         try:
             return PyBytes_FromStringAndSize(data.data, data.size)
         finally:

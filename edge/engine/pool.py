@@ -57,6 +57,7 @@ class PoolOptions:
     stack_keep: int = 64 << 10
     wasm_stack: int = 512 << 10
     fiber_stack: int = 2 * MIB  # guest frames and, above them, the host function's Python
+    host_stack: int = 640 << 10  # left for Python, however deep guests and host call each other
 
 
 def options_for(slots: int) -> PoolOptions:

@@ -166,10 +166,15 @@ cdef invoke_t invoke_checked = <invoke_t>invoke_import
 
 cdef void* host_callback(void* env, void* caller, wasmtime_val_raw_t* raw, size_t count) noexcept:
     cdef Instance instance = <Instance>capi.wasmtime_context_get_data(capi.wasmtime_caller_context(caller))
-    if invoke_checked(<Import>env, instance, raw) == 0:
-        return NULL
-    instance.cause = take_exception()
-    return capi.wasmtime_trap_new("host", 4)
+    cdef size_t outer = instance.stack
+    cdef void* trap = NULL
+    if outer == 0:
+        instance.stack = edge_stack_pointer()
+    if invoke_checked(<Import>env, instance, raw) != 0:
+        instance.cause = take_exception()
+        trap = capi.wasmtime_trap_new("host", 4)
+    instance.stack = outer
+    return trap
 
 
 cdef class HostFunctionCode(Import):

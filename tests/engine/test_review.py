@@ -383,3 +383,77 @@ async def test_closing_a_call_that_ended_leaves_the_next_one_alone(engine: Engin
     await drive.drive(second, drive.Lane())
     second.close()
     instance.close()
+
+
+def test_names_of_functions_are_not_demangled(ready: Any) -> None:
+    digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    seen = ["S_", *(f"S{digit}_" for digit in digits)]
+    # Each type is the last one twice: 2^36 of them when written out.
+    name = "_Z1f1aIiiE" + "".join(f"S_I{name}{name}E" for name in seen[1:])
+    text = f"""(component
+      (core module $m (func ${name} unreachable) (func (export "f") (call ${name})))
+      (core instance $i (instantiate $m))
+      (type $f (func)) (func (export "f") (type $f) (canon lift (core func $i "f"))))"""
+    instance = ready(text).instantiate(None, 1 << 20)
+    with pytest.raises(Trap, match=r"`unreachable` instruction executed in _Z1f1a"):
+        call(instance, "f")
+    instance.close()
+
+
+NESTED = """(component
+  (core module $table (table (export "t") 1 funcref) (type $f (func (param i32)))
+    (func (export "d") (param i32) (call_indirect (type $f) (local.get 0) (i32.const 0))))
+  (core instance $table (instantiate $table))
+  (type $r (resource (rep i32) (dtor (core func $table "d"))))
+  (core func $new (canon resource.new $r))
+  (core func $drop (canon resource.drop $r))
+  (core module $m
+    (import "" "new" (func $new (param i32) (result i32)))
+    (import "" "drop" (func $drop (param i32)))
+    (import "" "t" (table 1 funcref))
+    (elem (i32.const 0) func $destroy)
+    (func $destroy (param i32) (if (local.get 0) (then (call $drop (local.get 0)))))
+    (func (export "go") (param $n i32) (local $handle i32)
+      (loop (local.set $handle (call $new (local.get $handle)))
+        (br_if 0 (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+      (call $drop (local.get $handle))))
+  (core instance $m (instantiate $m (with "" (instance
+    (export "new" (func $new)) (export "drop" (func $drop)) (export "t" (table $table "t"))))))
+  (type $go (func (param "n" u32)))
+  (func (export "go") (type $go) (canon lift (core func $m "go"))))"""
+
+
+def test_guest_and_host_calling_each_other_end_before_the_stack_does(ready: Any) -> None:
+    component = ready(NESTED)
+    for depth in (100, 16_000):
+        instance = component.instantiate(None, 1 << 20)
+        if depth == 100:
+            call(instance, "go", depth)
+        else:
+            with pytest.raises(Trap, match="call stack exhausted"):
+                call(instance, "go", depth)
+        instance.close()
+
+
+def test_each_of_many_guests_can_not_take_a_whole_stack(ready: Any) -> None:
+    links = "".join(
+        f'(instance $i{n} (instantiate $c (with "f" (func $i{n - 1} "f"))))' for n in range(1, 9)
+    )
+    text = f"""(component
+      (component $last (core module $m (func (export "f"))) (core instance $i (instantiate $m))
+        (func (export "f") (canon lift (core func $i "f"))))
+      (component $c (import "f" (func $f)) (core func $f (canon lower (func $f)))
+        (core module $m (import "" "f" (func $f))
+          (func $r (param i32)
+            (if (local.get 0) (then (call $r (i32.sub (local.get 0) (i32.const 1))))
+                              (else (call $f))))
+          (func (export "f") (call $r (i32.const 6000))))
+        (core instance $i (instantiate $m (with "" (instance (export "f" (func $f))))))
+        (func (export "f") (canon lift (core func $i "f"))))
+      (instance $i0 (instantiate $last)) {links}
+      (alias export $i8 "f" (func $f))
+      (export "f" (func $f)))"""
+    instance = ready(text).instantiate(None, 1 << 20)
+    with pytest.raises(Trap, match="call stack exhausted"):
+        call(instance, "f")
+    instance.close()
