@@ -68,6 +68,12 @@ class Node:
         gc.freeze()
         return live
 
+    def retire(self, live: LiveApplication) -> None:
+        """Another version has replaced it. Requests under way go on, nothing is kept ready."""
+        live.close()
+        # It refers to itself, and what is frozen is never collected: the next activation finds it.
+        gc.unfreeze()
+
     async def _load(
         self, source: Path, id: str, progress: Callable[[str], None]
     ) -> guest.Component:

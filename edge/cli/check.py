@@ -12,10 +12,9 @@ from typing import Any
 from edge import wasi
 from edge.application import templates
 from edge.cli.common import Verbs, application_arguments, state_dir, variables
+from edge.engine.guest import named_plan
 from edge.engine.host import Interfaces
-from edge.engine.loader import load_plan
 from edge.engine.plan import Missing, Plan
-from edge.errors import EdgeError
 from edge.registry import local
 from edge.registry.download import download
 from edge.wasi.http.types import INCOMING_HANDLER
@@ -57,11 +56,7 @@ async def _check(options: argparse.Namespace) -> dict[str, Any]:
 
 def _component(id: str, path: Path) -> dict[str, Any]:
     interfaces = Interfaces(wasi.interfaces())
-    try:
-        plan = load_plan(path.read_bytes(), interfaces, (INCOMING_HANDLER,))
-    except EdgeError as error:
-        error.message = f"component {id}: {error.message}"
-        raise
+    plan = named_plan(path.read_bytes(), f"component {id}", interfaces, (INCOMING_HANDLER,))
     return {"exports": sorted(plan.exports), "missing": _missing(plan)}
 
 

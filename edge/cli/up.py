@@ -164,7 +164,7 @@ async def _watch(
             continue
         old, server.handler = server.handler, version.live
         if isinstance(old, LiveApplication):
-            old.close()
+            node.retire(old)
         watched, seen = version.local.watched, version.seen
         _log.info("swapped: %s", version.local.application.name)
 

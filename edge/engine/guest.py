@@ -71,7 +71,7 @@ async def load(
     `exports`: interfaces that core modules may export. Raises ComponentError when the binary is
     malformed or needs what this host does not do.
     """
-    plan = load_plan(binary, interfaces, exports)
+    plan = named_plan(binary, name, interfaces, exports)
     report = {} if progress is None else {"progress": progress}
     modules = await cache.modules(plan.modules, name, **report)
     try:
@@ -79,6 +79,17 @@ async def load(
     except ValueError as exc:
         raise ComponentError(f"{name}: {exc}") from exc
     return Component(code, hashlib.sha256(binary).hexdigest())
+
+
+def named_plan(
+    binary: bytes, name: str, interfaces: Interfaces, exports: tuple[Interface, ...] = ()
+) -> Plan:
+    """`load_plan`, whose errors then say which component it was."""
+    try:
+        return load_plan(binary, interfaces, exports)
+    except ComponentError as exc:
+        exc.message = f"{name}: {exc.message}"
+        raise
 
 
 class Bindings:
