@@ -19,7 +19,7 @@ test: $(VENV)/.stamp guests
 	$(BIN)/pytest $(ARGS)
 
 soak: $(VENV)/.stamp guests
-	$(BIN)/pytest -m soak $(ARGS)
+	EDGE_SOAK=full $(BIN)/pytest -s tests/soak $(ARGS)
 
 lint: $(VENV)/.stamp
 	$(BIN)/ruff format --check .
