@@ -392,9 +392,8 @@ def test_a_call_is_cancelled_while_the_host_works(encodings: list[str], turns: i
     wire.reply = cleaning = Cleaning()
     with instance(code) as made:
         with calling(made, "f0", "text") as call:
-            assert not call.poll()
-            waiting = call.waiting
-            assert waiting is not None
+            while (waiting := call.waiting) is None:  # on a slow machine a slice may not suffice
+                assert not call.poll()
             if turns is not None:
                 for _ in range(turns + 1):
                     waiting.send(None)
