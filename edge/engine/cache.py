@@ -114,11 +114,13 @@ class CodeCache:
                 left.unlink(missing_ok=True)
         work = [(str(path), len(wasm)) for path, wasm in missing.items()]
         wasm = b"".join(missing.values())
+        # On stdin: a thousand paths are more than an argument may hold.
+        request = json.dumps(work).encode() + b"\n" + wasm
         started = time.monotonic()
         process = await asyncio.create_subprocess_exec(
             # -P: a working directory with a json.py of its own must not be imported from.
             sys.executable, "-P", "-m", "edge.engine.compile",
-            json.dumps(work), json.dumps(asdict(self._engine.options)),
+            json.dumps(asdict(self._engine.options)),
             stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         timer = asyncio.get_running_loop().call_later(
@@ -126,7 +128,7 @@ class CodeCache:
         )
         try:
             async with asyncio.timeout(COMPILE_DEADLINE):
-                _, errors = await process.communicate(wasm)
+                _, errors = await process.communicate(request)
         except TimeoutError:
             raise ComponentError(
                 f"{name}: compiling took longer than {COMPILE_DEADLINE:.0f} s"

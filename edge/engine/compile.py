@@ -1,12 +1,13 @@
-"""The compiler's process: `python -m edge.engine.compile WORK OPTIONS < modules`.
+"""The compiler's process: `python -m edge.engine.compile OPTIONS < request`.
 
-WORK is a JSON list of (file to write, size of the module); the modules follow each other on stdin.
+The request's first line is a JSON list of (file to write, size of the module); the modules follow.
 Writes each file and its proof. The last line on stderr is the peak memory, or what was wrong (exit
 code 1).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import sys
@@ -19,7 +20,10 @@ from edge.engine.pool import PoolOptions
 
 
 def main() -> int:
-    work, options = map(json.loads, sys.argv[1:])
+    options = json.loads(sys.argv[1])
+    work = json.loads(sys.stdin.buffer.readline())
+    with contextlib.suppress(OSError):  # where memory runs out, the node is not what has to go
+        Path("/proc/self/oom_score_adj").write_text("1000")
     runtime.bind()
     # The code does not depend on the pool, and a compiler needs none.
     engine = Engine(PoolOptions(**{**options, "slots": 0}))

@@ -457,3 +457,9 @@ def test_each_of_many_guests_can_not_take_a_whole_stack(ready: Any) -> None:
     with pytest.raises(Trap, match="call stack exhausted"):
         call(instance, "f")
     instance.close()
+
+
+async def test_a_component_of_many_modules_is_compiled(engine: Engine, tmp_path: Path) -> None:
+    directory = tmp_path / ("d" * 250) / ("d" * 250)  # so that few fill an argument of 128 KiB
+    modules = [b"\0asm\1\0\0\0" + section(0, leb(2) + b"%2x" % n) for n in range(220)]
+    assert len(await CodeCache(engine, directory).modules(modules, "test")) == 220
