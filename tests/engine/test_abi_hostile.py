@@ -418,7 +418,7 @@ def test_an_allocator_that_never_ends_is_stopped_when_it_can_not_be_suspended() 
             started = time.monotonic()
             with pytest.raises(Trap, match="ran too long"):
                 run(made, "send", "x")
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < 20
 
 
 def test_an_allocator_that_never_ends_yields_and_can_be_cancelled() -> None:
