@@ -32,7 +32,7 @@ cdef class Call:
         enter_component(<Table>cx.table)
         instance.broken = True              # until the call has ended well
         instance.busy = True                # the guest's allocator runs: nobody may close the instance
-        capi.wasmtime_context_set_epoch_deadline(instance.store_context, START_TICKS)
+        limit_time(instance)
         edge_ticker_enter(instance.code.engine.ticker)
         try:
             lift.signature.lower_params(&cx, args, raw)
@@ -97,7 +97,7 @@ cdef class Call:
         trap, self.trap = <uint64_t>self.trap, NULL
         instance.check(<void*><uint64_t>error, <void*><uint64_t>trap)
         raw[0].u64 = self.results[0].of.u64
-        capi.wasmtime_context_set_epoch_deadline(instance.store_context, START_TICKS)
+        limit_time(instance)
         open_side(&cx, instance, self.lift.options)
         if self.lift.signature.tracks_result:
             (<Table>cx.table).taken = []

@@ -50,10 +50,12 @@ cdef extern from "capi.h":
         uint8_t ready
         uint8_t yielded
         uint8_t expired
+        uint8_t halves
     ctypedef struct edge_ticker_t:
         pass
     enum:
         EDGE_SLICE_TICKS
+        EDGE_HALF_TICKS
         EDGE_TICK_NS
 
     const char* edge_capi_load(const char*)

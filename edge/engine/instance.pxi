@@ -1,7 +1,9 @@
 # Instances: one sandbox each.
 
-cdef enum:
-    START_TICKS = 25            # 50 ms for everything that can not be suspended: start functions, allocation
+cdef inline void limit_time(Instance instance) noexcept:
+    """What follows can not be suspended: start functions, allocation, post-return."""
+    instance.state.halves = 0
+    capi.wasmtime_context_set_epoch_deadline(instance.store_context, EDGE_HALF_TICKS)
 
 
 @cython.no_gc_clear
@@ -47,7 +49,7 @@ cdef class Instance:
         capi.wasmtime_store_limiter(
             self.store, memory_limit // max(1, code.memories), code.table_elements, -1, -1, -1)
         capi.wasmtime_store_epoch_deadline_callback(self.store, edge_on_epoch, &self.state, NULL)
-        capi.wasmtime_context_set_epoch_deadline(self.store_context, START_TICKS)
+        limit_time(self)
         self.tables = tuple([Table(code, component) for component in range(code.component_count)])
         self.instances = <wasmtime_instance_t*>calloc(code.instance_count + 1, sizeof(wasmtime_instance_t))
         self.slots = <wasmtime_extern_t*>malloc(code.item_count * sizeof(wasmtime_extern_t))
@@ -155,6 +157,8 @@ cdef class Instance:
         message = take_ending(error, trap)
         if message.startswith("maximum concurrent"):
             raise MemoryError(f"the pool is full: {message}")
+        if message.startswith("mmap failed"):
+            raise MemoryError(f"there are no addresses left: {message.splitlines()[0]}")
         raise Trap(message)
 
     cdef int enter(self, int slot, wasmtime_val_raw_t* raw, size_t count) except -1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import mmap
 import sys
 import time
@@ -711,3 +712,23 @@ def test_a_context_and_arguments_are_let_go() -> None:
                 pass
         wire.received = None
         assert sys.getrefcount(context) == references
+
+
+def test_deep_recursion_in_a_host_function_is_an_error_of_the_host() -> None:
+    """It runs on the fiber's stack, which is smaller than the thread's."""
+    deep = "[" * 100_000
+    code, wire = wired([TEXT], ["utf8", "utf8", "utf8"])
+
+    def recurse(depth: int) -> int:
+        return recurse(depth + 1) + 1
+
+    def nested() -> str:
+        value: list[object] = []
+        for _ in range(100_000):
+            value = [value]
+        return repr(value)
+
+    for reply in (lambda: json.loads(deep), lambda: recurse(0), nested):
+        wire.reply = reply
+        with instance(code) as made, pytest.raises(RecursionError):
+            run(made, "f0", "text")
