@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -108,10 +109,12 @@ class CodeCache:
         """In a child process: the compiler's memory (several hundred MB for a Python guest) is gone
         afterwards.
         """
-        for path in missing:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for left in path.parent.glob(f"{path.stem}.*.tmp"):
-                left.unlink(missing_ok=True)
+        try:
+            for path in missing:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _remove_leftovers(path)
+        except OSError as exc:
+            raise ComponentError(f"{name}: its compiled code can not be kept: {exc}") from exc
         work = [(str(path), len(wasm)) for path, wasm in missing.items()]
         wasm = b"".join(missing.values())
         # On stdin: a thousand paths are more than an argument may hold.
@@ -139,7 +142,7 @@ class CodeCache:
                 process.kill()
                 await process.wait()
         if process.returncode:
-            raise ComponentError(f"{name}: {_last_line(errors)}")
+            raise ComponentError(f"{name}: {_failure(process.returncode, errors)}")
         if (elapsed := time.monotonic() - started) > SLOW:
             progress(f"{name}: compiled in {elapsed:.1f} s, peak memory {_last_line(errors)}")
 
@@ -148,6 +151,13 @@ def _readable(module: Module | None, path: Path, name: str) -> Module:
     if module is None:
         raise ComponentError(f"{name}: the compiled code at {path} can not be read back")
     return module
+
+
+def _remove_leftovers(path: Path) -> None:
+    """What writers of `path` that are gone left behind; another worker may be at it right now."""
+    for left in path.parent.glob(f"{path.stem}.*.tmp"):
+        if not Path("/proc", left.name.split(".")[1]).exists():
+            left.unlink(missing_ok=True)
 
 
 def store(path: Path, code: bytes) -> None:
@@ -206,11 +216,12 @@ def _trusted(path: Path) -> bool:
     try:
         proof = Proof(**json.loads(_proof_path(path).read_bytes()))
         identity = _identity(path)
-    except (OSError, ValueError, TypeError):
+        if proof.seen == identity:
+            return True
+        digest = _digest(path)
+    except (OSError, ValueError, TypeError, RecursionError):
         return False
-    if proof.seen == identity:
-        return True
-    if _digest(path) != proof.sha256:
+    if digest != proof.sha256:
         _log.warning("%s: compiled code was altered, compiling again", path.name)
         return False
     with contextlib.suppress(OSError):
@@ -256,6 +267,13 @@ def _cpu_features() -> str:
     return next(
         (line for line in lines if line.startswith(("flags", "Features"))), platform.processor()
     )
+
+
+def _failure(returncode: int, errors: bytes) -> str:
+    if returncode < 0:
+        # Not its last words: a kernel that runs out of memory lets nobody have any.
+        return f"the compiler was killed by {signal.Signals(-returncode).name}"
+    return _last_line(errors)
 
 
 def _last_line(output: bytes) -> str:
