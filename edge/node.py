@@ -13,6 +13,7 @@ from pathlib import Path
 from edge import wasi
 from edge.application import templates
 from edge.application.hosts import AllowedHosts
+from edge.application.model import Application
 from edge.application.model import Component as Declaration
 from edge.config import Limits
 from edge.engine import guest, runtime
@@ -108,20 +109,24 @@ class _Chain:
     live: LiveApplication | None = None
 
 
-def _grants(
-    local: LocalApplication, declared: Declaration, values: Mapping[str, str], chain: _Chain
-) -> Grants:
+def allowed_hosts(
+    application: Application, declared: Declaration, values: Mapping[str, str]
+) -> AllowedHosts:
+    """Where a component may connect to. `values`: of the variables. Raises ConfigError."""
     try:
-        hosts = AllowedHosts.parse(
-            declared.allowed_outbound_hosts,
-            variables=values,
-            components=local.application.components,
+        return AllowedHosts.parse(
+            declared.allowed_outbound_hosts, variables=values, components=application.components
         )
     except ValueError as exc:
         where = f"component.{declared.id}.allowed_outbound_hosts"
-        raise ConfigError(f"{local.application.name}: {where}: {exc}") from exc
+        raise ConfigError(f"{application.name}: {where}: {exc}") from exc
+
+
+def _grants(
+    local: LocalApplication, declared: Declaration, values: Mapping[str, str], chain: _Chain
+) -> Grants:
     return Grants(
-        hosts,
+        allowed_hosts(local.application, declared, values),
         chain=lambda id: chain.live.chained(id) if chain.live else None,
         origin=lambda request, reply: chain.live(request, reply) if chain.live else None,
         limits=replace(OutboundLimits(), connections=declared.options.outbound_connections),

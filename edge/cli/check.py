@@ -15,6 +15,8 @@ from edge.cli.common import Verbs, application_arguments, state_dir, variables
 from edge.engine.guest import named_plan
 from edge.engine.host import Interfaces
 from edge.engine.plan import Missing, Plan
+from edge.invocation.application import entry
+from edge.node import allowed_hosts
 from edge.registry import local
 from edge.registry.download import download
 from edge.wasi.http.types import INCOMING_HANDLER
@@ -44,19 +46,28 @@ def run(options: argparse.Namespace) -> int:
 async def _check(options: argparse.Namespace) -> dict[str, Any]:
     loaded = await local.load(options.app, state_dir=state_dir(options), fetch=download)
     application = loaded.application
-    templates.resolve(application.variables, variables(options.variable))
+    values = templates.resolve(application.variables, variables(options.variable))
+    plans = {id: _plan(id, path) for id, path in loaded.sources.items()}
+    for declared in application.components.values():
+        allowed_hosts(application, declared, values)
+    for trigger in application.http:
+        if id := trigger.component:
+            entry(id, plans[id].exports, command=trigger.wagi is not None)
     return {
         "name": application.name,
         "triggers": list(application.trigger_types),
         "routes": [t.route.text for t in application.http if t.route],
         "notes": list(application.notes),
-        "components": {id: _component(id, path) for id, path in loaded.sources.items()},
+        "components": {id: _component(plan) for id, plan in plans.items()},
     }
 
 
-def _component(id: str, path: Path) -> dict[str, Any]:
+def _plan(id: str, path: Path) -> Plan:
     interfaces = Interfaces(wasi.interfaces())
-    plan = named_plan(path.read_bytes(), f"component {id}", interfaces, (INCOMING_HANDLER,))
+    return named_plan(path.read_bytes(), f"component {id}", interfaces, (INCOMING_HANDLER,))
+
+
+def _component(plan: Plan) -> dict[str, Any]:
     return {"exports": sorted(plan.exports), "missing": _missing(plan)}
 
 

@@ -13,7 +13,6 @@ from typing import Any
 from edge.application.headers import RequestHeaders
 from edge.application.model import Application, HttpTrigger, StaticResponse, Wagi
 from edge.application.routes import CHAINED, RESERVED, Match, Route, Router
-from edge.engine.guest import Component
 from edge.errors import ComponentError, ConfigError
 from edge.invocation.http import HttpInvoker
 from edge.invocation.sandbox import Sandboxes
@@ -23,7 +22,6 @@ from edge.wasi.http.message import Handler, Reply, Request
 
 _HANDLER = "wasi:http/incoming-handler@"
 _COMMANDS = ("_start", "wasi:cli/run@")
-_COMMAND = "_start or wasi:cli/run@0.2"
 
 Work = Coroutine[Any, Any, None] | None
 Responder = Callable[[Request, Reply, Match[Any]], Work]
@@ -69,7 +67,7 @@ class LiveApplication:
             raise ConfigError(
                 f"{name}: is not a single command", hint="a command exports wasi:cli/run or _start"
             )
-        return found[0], _export(found[0], _COMMANDS, _COMMAND)
+        return found[0], _entry(found[0], command=True)
 
     def close(self) -> None:
         """Keeps nothing ready any more; requests under way go on."""
@@ -104,7 +102,7 @@ class LiveApplication:
 
 
 def _http(sandboxes: Sandboxes, route: Route) -> Responder:
-    export = _export(sandboxes, (_HANDLER,), "wasi:http/incoming-handler@0.2")
+    export = _entry(sandboxes, command=False)
     invoke = HttpInvoker(sandboxes, export)
     headers = RequestHeaders(route)
 
@@ -123,26 +121,31 @@ def _limited(respond: Responder, sandboxes: Sandboxes) -> Responder:
 
 
 def _wagi(sandboxes: Sandboxes, wagi: Wagi) -> Responder:
-    export = _export(sandboxes, _COMMANDS, _COMMAND)
+    export = _entry(sandboxes, command=True)
     return _limited(WagiInvoker(sandboxes, export, wagi.argv).respond, sandboxes)
 
 
-def _export(sandboxes: Sandboxes, prefixes: tuple[str, ...], wanted: str) -> int:
-    exports = sandboxes.component.exports
-    found = [number for name, number in exports.items() if name.startswith(prefixes)]
-    if len(found) != 1:
-        raise ComponentError(
-            f"component {sandboxes.profile.component}: exports {', '.join(exports) or 'nothing'}, "
-            f"where {'one' if found else 'the'} {wanted} is needed",
-            hint=_hint(sandboxes.component, prefixes),
-        )
-    return found[0]
+def entry(component: str, exports: Mapping[str, int], *, command: bool) -> int:
+    """The number of the function that a trigger calls: the handler's, or that of a command.
+
+    Raises ComponentError when there is none.
+    """
+    wanted = "_start or wasi:cli/run@0.2" if command else "wasi:http/incoming-handler@0.2"
+    found = [
+        n for name, n in exports.items() if name.startswith(_COMMANDS if command else _HANDLER)
+    ]
+    if len(found) == 1:
+        return found[0]
+    wagi = not command and any(name.startswith(_COMMANDS) for name in exports)
+    raise ComponentError(
+        f"component {component}: exports {', '.join(exports) or 'nothing'}, "
+        f"where {'one' if found else 'the'} {wanted} is needed",
+        hint='it is a command: give its trigger executor = { type = "wagi" }' if wagi else None,
+    )
 
 
-def _hint(component: Component, prefixes: tuple[str, ...]) -> str | None:
-    if _HANDLER in prefixes and any(name.startswith(_COMMANDS) for name in component.exports):
-        return 'it is a command: give its trigger executor = { type = "wagi" }'
-    return None
+def _entry(sandboxes: Sandboxes, *, command: bool) -> int:
+    return entry(sandboxes.profile.component, sandboxes.component.exports, command=command)
 
 
 def _respond(response: StaticResponse, reply: Reply) -> Work:
