@@ -194,8 +194,8 @@ cdef class Table:
                 values.pop(<uint64_t>self.entries[index].value, None)
         return 0
 
-    cdef int clear(self) except -1:
-        """The instance is gone: the host's resources it still owned end, newest first."""
+    cdef int clear(self, list failures) except -1:
+        """The instance is gone: the host's resources it still owned end, newest first, also when one fails to."""
         cdef uint32_t index
         cdef list left
         if not self.live:
@@ -213,5 +213,8 @@ cdef class Table:
             self.remove(index)
             Py_DECREF(value)
             if owned and drop is not None:
-                drop(value)
+                try:
+                    drop(value)
+                except BaseException as error:
+                    failures.append(error)
         return 0

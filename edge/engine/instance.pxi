@@ -262,14 +262,17 @@ cdef class Instance:
         if self.busy:
             raise RuntimeError("a call is running: close it first")
         store, self.store = <uint64_t>self.store, NULL
+        failures = []
         try:
             self.drop_taken()
             for table in reversed(self.tables):
-                table.clear()
+                table.clear(failures)
         finally:
             self.first = ()
             capi.wasmtime_store_delete(<void*><uint64_t>store)
             live_stores -= 1
+        if failures:
+            raise failures[0]
 
     def __dealloc__(self):
         global live_stores

@@ -463,3 +463,35 @@ async def test_a_component_of_many_modules_is_compiled(engine: Engine, tmp_path:
     directory = tmp_path / ("d" * 250) / ("d" * 250)  # so that few fill an argument of 128 KiB
     modules = [b"\0asm\1\0\0\0" + section(0, leb(2) + b"%2x" % n) for n in range(220)]
     assert len(await CodeCache(engine, directory).modules(modules, "test")) == 220
+
+
+OWNER = """(component
+  (import "a:b/c@0.1.0" (instance $c
+    (export "r" (type $r (sub resource))) (export "make" (func (result (own $r))))))
+  (core func $make (canon lower (func $c "make")))
+  (core module $m (import "" "make" (func $make (result i32)))
+    (func (export "go") (drop (call $make)) (drop (call $make)) (drop (call $make))))
+  (core instance $i (instantiate $m (with "" (instance (export "make" (func $make))))))
+  (type $go (func))
+  (func (export "go") (type $go) (canon lift (core func $i "go"))))"""
+
+
+def test_a_resource_that_fails_to_drop_takes_no_other_with_it(ready: Any) -> None:
+    dropped: list[Any] = []
+
+    class Thing:
+        def drop(self) -> None:
+            dropped.append(self)
+            raise RuntimeError("late")
+
+    host = Interface(
+        "interface a:b/c@0.1 { resource r; make: func() -> r; }",
+        functions={"make": lambda _: Thing()},
+        resources={"r": Thing},
+    )
+    instance = ready(OWNER, host).instantiate(None, 1 << 20)
+    call(instance, "go")
+    with pytest.raises(RuntimeError, match="late"):
+        instance.close()
+    assert len(dropped) == 3
+    assert instance.handles == 0
