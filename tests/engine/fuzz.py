@@ -6,6 +6,8 @@ with a summary as JSON; what is neither an error of the binary nor a trap of the
 process at once with a traceback.
 
 KIND "binaries": real components with some bytes changed, loaded, instantiated, every export called.
+KIND "outlines": core modules with some bytes changed; what the loader reads in them of imports and
+exports is what Wasmtime does, since nobody checks it again.
 KIND "values": core values, memory and allocators at random, between the host and types at random.
 """
 
@@ -25,12 +27,15 @@ from pathlib import Path
 from typing import Any
 
 import test_loader_hostile as mutations
+import wasmtime
 from guests import Function, Item, Spelling, engine, host_of, relay, written
 from test_instances_composed import SHARED, Host
 from wat import assemble
 
 from edge.engine import types as wit
 from edge.engine._core import Code, Instance, Module, counters
+from edge.engine.coremodule import parse_module
+from edge.engine.coretypes import CoreExtern, CoreFunc, CoreGlobal, CoreMemory, CoreTable, Limits
 from edge.engine.drive import Lane, drive
 from edge.engine.guest import Bindings
 from edge.engine.host import CoreInterface, Err, Interface, Interfaces, Ok, Some, Trap
@@ -309,6 +314,98 @@ async def outcome(made: Instance, lift: int, args: tuple[Any, ...]) -> str:
             call.close()
 
 
+# --- outlines -------------------------------------------------------------------------------------
+
+MODULES = (
+    """(module
+      (type $a (func (param i32 i64 f32 f64) (result i32 i64)))
+      (type $b (func (param funcref externref)))
+      (import "a" "f" (func (type $a))) (import "a" "g" (func $g (type $b)))
+      (import "a" "m" (memory 1 4)) (import "b" "t" (table 2 9 funcref))
+      (import "b" "u" (table 0 externref)) (import "" "h" (global $h i32))
+      (import "b" "v" (global (mut f64)))
+      (table $t 3 funcref) (table 1 5 externref)
+      (global $i (mut i64) (i64.const -5)) (global $j i32 (global.get $h))
+      (global f32 (f32.const 1.5)) (global $n funcref (ref.null func))
+      (global funcref (ref.func $k))
+      (func $k (export "k") (type $a) unreachable)
+      (func $l (param i32) (local i64 i32) (drop (i32.const 1)))
+      (export "l" (func $l)) (export "t" (table $t)) (export "i" (global $i))
+      (export "n" (global $n)) (export "m" (memory 0)) (export "g" (func $g))
+      (elem (table $t) (i32.const 0) func $k $l) (data (i32.const 0) "data"))""",
+    """(module
+      (type (func)) (type $r (func (param i32 i32 i32 i32) (result i32)))
+      (memory (export "memory") 1) (memory 0 1)
+      (func $s) (start $s)
+      (func (export "realloc") (type $r) (i32.const 0))
+      (func (export "post") (param i64 f32)) (func (export "many") (result i32 i32 f64) unreachable)
+      (global (export "sum") i32 (i32.add (i32.const 1) (i32.mul (i32.const 2) (i32.const 3)))))""",
+)
+
+
+@cache
+def cores() -> tuple[bytes, ...]:
+    made = [assemble(text) for text in MODULES]
+    for seed in (*written_seeds(), *guest_seeds()):
+        plan = load_plan(seed.binary, seed.interfaces)
+        made += [wasm for wasm in plan.modules if len(wasm) < 3000]
+    return tuple(made)
+
+
+async def outline_case(number: int) -> str:
+    chance = random.Random(number)
+    data = bytearray(chance.choice((*cores()[:2] * 4, *cores())))
+    for _ in range(chance.choice((1, 1, 2))):
+        at = min(8 + int(chance.expovariate(1 / 150)), len(data) - 1)
+        chance.choice(MUTATIONS)(chance, data, at)
+    binary = bytes(data)
+    try:
+        Module.compile(engine(), binary)
+    except ValueError:
+        return "refused"
+    try:
+        outline = parse_module(binary)
+        ours = [(i.module, i.name, i.type) for i in outline.imports]
+        ours += [(None, name, outline.export_type(name)) for name in outline.exports]
+    except ComponentError as exc:
+        if not exc.message.startswith("unsupported"):
+            raise  # Wasmtime takes it
+        return "ran: unsupported"
+    if "v128" in repr(ours):
+        return "ran: v128"  # the C API has no such type
+    theirs = wasmtime.Module(reference(), binary)
+    found = [(i.module, i.name, core_extern(i.type)) for i in theirs.imports]
+    found += [(None, e.name, core_extern(e.type)) for e in theirs.exports]
+    assert ours == found, f"{ours} is {found}"
+    return "ran: same"
+
+
+@cache
+def reference() -> wasmtime.Engine:
+    return wasmtime.Engine()
+
+
+def core_extern(type_: Any) -> CoreExtern:
+    """What Wasmtime says of an import or export, as the loader spells it."""
+    match type_:
+        case wasmtime.FuncType():
+            params, results = map(
+                tuple, (map(core_type, type_.params), map(core_type, type_.results))
+            )
+            return CoreFunc(params, results)
+        case wasmtime.MemoryType():
+            return CoreMemory(Limits(type_.limits.min, type_.limits.max))
+        case wasmtime.TableType():
+            return CoreTable(core_type(type_.element), Limits(type_.limits.min, type_.limits.max))
+        case wasmtime.GlobalType():
+            return CoreGlobal(core_type(type_.content), int(type_.mutable))
+    raise TypeError(type_)
+
+
+def core_type(type_: wasmtime.ValType) -> str:
+    return {"funcref": "ref 0x70", "externref": "ref 0x6f"}.get(str(type_), str(type_))
+
+
 # --- values ---------------------------------------------------------------------------------------
 
 
@@ -437,7 +534,7 @@ async def value_case(number: int) -> str:
 
 # --- the process ----------------------------------------------------------------------------------
 
-KINDS = {"binaries": binary_case, "values": value_case}
+KINDS = {"binaries": binary_case, "outlines": outline_case, "values": value_case}
 
 
 async def cases(kind: str, first: int, count: int, progress: Path) -> Counter[str]:

@@ -40,7 +40,7 @@ def batch(kind: str, first: int, count: int, progress: Path) -> Counter[str]:
     return Counter(json.loads(done.stdout))
 
 
-@pytest.mark.parametrize("kind", ["binaries", "values"])
+@pytest.mark.parametrize("kind", ["binaries", "outlines", "values"])
 def test_whatever_comes_the_process_goes_on(kind: str, tmp_path: Path) -> None:
     total: Counter[str] = Counter()
     for first in range(0, CASES, BATCH):
@@ -52,5 +52,5 @@ def test_whatever_comes_the_process_goes_on(kind: str, tmp_path: Path) -> None:
 
 
 def test_a_case_is_what_its_number_says(tmp_path: Path) -> None:
-    for kind in ("binaries", "values"):
+    for kind in ("binaries", "outlines", "values"):
         assert batch(kind, 40, 5, tmp_path / "case") == batch(kind, 40, 5, tmp_path / "case")
