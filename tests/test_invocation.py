@@ -314,6 +314,12 @@ class _Closed:
         return
 
 
+async def test_writable_files_are_memory(up: Up) -> None:
+    with pytest.raises(ConfigError, match="an instance takes 65MiB"):
+        async with up("hello", Limits(memory=64 * MiB), scratch="1MiB"):
+            pass
+
+
 async def test_a_component_larger_than_the_node_is_a_mistake(up: Up) -> None:
     with pytest.raises(ConfigError, match="an instance takes 64MiB"):
         async with up("hello", Limits(memory=32 * MiB)):

@@ -141,7 +141,9 @@ class Sandboxes:
         self.node = node
         options = profile.options
         self.gate = Gate(
-            node.budget, profile.component, memory=options.memory, slots=_slots(component),
+            node.budget, profile.component,
+            # Scratch files are in memory, too.
+            memory=options.memory + options.scratch, slots=_slots(component),
             concurrency=options.concurrency, queue=options.queue, timeout=options.queue_timeout,
         )  # fmt: skip
         self._ids = map(f"{secrets.token_hex(4)}-%x".__mod__, itertools.count(1))
