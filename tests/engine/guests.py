@@ -114,6 +114,9 @@ class Spelling:
 
     def define(self, type_: Type) -> tuple[str, str]:
         match type_:
+            case wit.Own() | wit.Borrow():
+                word = type(type_).__name__.lower()
+                return f"({word} $thing)", f"{word}<thing>"
             case wit.List(element):
                 text, spelled = self(element)
                 return f"(list {text})", f"list<{spelled}>"
@@ -145,6 +148,14 @@ class Spelling:
 
 
 # --- components that pass everything on -----------------------------------------------------------
+
+
+class Thing:
+    """A resource of the host."""
+
+
+THING = wit.ImportedResource(HOST, "thing")
+THING_EXPORT = '(export "thing" (type $thing (sub resource)))'
 
 SPIN = "(loop $spin (br $spin))"
 
@@ -188,24 +199,27 @@ def relay(
 
     One component instance for each encoding, in a row: the first is called from outside, the last
     calls the host. Returns the binary and the WIT of the imported interface. `libc`: other
-    allocators than the usual, by the number of the component instance.
+    allocators than the usual, by the number of the component instance. Types may hold resources
+    (`THING`), but borrowed ones only where a parameter is nothing else.
     """
     spell = Spelling()
     declared = [_declare(spell, number, function) for number, function in enumerate(functions)]
-    exported = [f'(export "f{n}" (func {text}))' for n, (text, _) in enumerate(declared)]
+    exports = [f'(export "f{n}" (func {text}))' for n, (text, _) in enumerate(declared)]
+    interface = "\n".join([THING_EXPORT, *spell.text, *exports])
     stages = list(enumerate(encodings))
-    parts = [f'(import "{HOST}" (instance $below{len(stages)} {" ".join(exported)}))']
+    parts = [f'(import "{HOST}" (instance $below{len(stages)} {interface}))']
     for number, encoding in reversed(stages):
         allocator = (libc or {}).get(number, LIBC)
-        parts.append(_stage(number, encoding, functions, declared, allocator))
+        parts.append(_stage(number, encoding, functions, declared, allocator, spell.text))
         parts.append(
             f"(instance $below{number} (instantiate $Stage{number}"
             f' (with "{HOST}" (instance $below{number + 1}))))'
         )
     parts += [f'(export "f{n}" (func $below0 "f{n}"))' for n in range(len(functions))]
-    text = "\n".join(["(component", *spell.text, *parts, ")"])
+    text = "\n".join(["(component", *parts, ")"])
     signatures = " ".join(f"f{n}: {spelled};" for n, (_, spelled) in enumerate(declared))
-    return assemble(text), f"interface {HOST} {{ {' '.join(spell.wit)} {signatures} }}"
+    named = " ".join(["resource thing {}", *spell.wit])
+    return assemble(text), f"interface {HOST} {{ {named} {signatures} }}"
 
 
 def _declare(spell: Spelling, number: int, function: Function) -> tuple[str, str]:
@@ -228,6 +242,7 @@ def _stage(
     functions: list[Function],
     declared: list[tuple[str, str]],
     libc: str,
+    types: list[str],
 ) -> str:
     names = [f"f{index}" for index in range(len(functions))]
     imports = " ".join(
@@ -249,18 +264,24 @@ def _stage(
     )
     return f"""
   (component $Stage{number}
-    (import "{HOST}" (instance $host {imports}))
+    (import "{HOST}" (instance $host {THING_EXPORT} {" ".join(types)} {imports}))
+    (alias export $host "thing" (type $thing))
+    (core func $drop (canon resource.drop $thing))
+    {" ".join(types)}
     {libc}
     (core instance $libc (instantiate $Libc))
     {lowered}
     (core module $Main
       (import "libc" "realloc" (func $realloc (param i32 i32 i32 i32) (result i32)))
+      (import "libc" "memory" (memory 1))
       (import "libc" "reset" (func $reset))
+      (import "host" "drop" (func $drop (param i32)))
       {" ".join(_import(name, function) for name, function in zip(names, functions, strict=True))}
       {" ".join(_pass(name, function) for name, function in modules)})
     (core instance $main (instantiate $Main
       (with "libc" (instance $libc))
-      (with "host" (instance {given}))))
+      (with "host" (instance {given} (export "drop" (func $drop))))))
+    (export "thing" (type $thing))
     {lifted})
 """
 
@@ -290,11 +311,28 @@ def _pass(name: str, function: Function) -> str:
         )
     else:
         body += f" (call ${name})"
+    body += " ".join(_drops(function))
     freed = results.replace("result", "param")
     return (
         f'(func (export "{name}") {params} {results} (local $at i32) {body})'
         f'(func (export "free-{name}") {freed} (call $reset))'
     )
+
+
+def _drops(function: Function) -> Iterator[str]:
+    """What gives up the borrowed handles among the parameters."""
+    spilled = wit.spills_params(function.type)
+    flat = offset = 0
+    for param in function.params:
+        size, align = wit.layout(param)
+        offset = -(-offset // align) * align
+        if isinstance(param, wit.Borrow):
+            handle = (
+                f"(i32.load offset={offset} (local.get 0))" if spilled else f"(local.get {flat})"
+            )
+            yield f"(call $drop {handle})"
+        flat += wit.flat_count(param)
+        offset += size
 
 
 @dataclass
@@ -316,7 +354,7 @@ def wired(
     binary, declared = relay(functions, encodings, libc)
     wire = Wire()
     calls = {f"f{number}": wire for number in range(len(functions))}
-    return ready(binary, Interface(declared, functions=calls)), wire
+    return ready(binary, Interface(declared, functions=calls, resources={"thing": Thing})), wire
 
 
 # --- components written by hand -------------------------------------------------------------------

@@ -6,6 +6,7 @@ import math
 import struct
 from typing import Any
 
+from guests import THING, Thing
 from hypothesis import strategies as st
 
 from edge.engine import types as wit
@@ -59,6 +60,7 @@ leaves = st.one_of(
     st.sampled_from([1, 2, 7, 255, 256, 257]).map(lambda n: wit.Enum(labels("e", n))),
     st.sampled_from([1, 7, 8, 9, 16, 17, 31, 32]).map(lambda n: wit.Flags(labels("g", n))),
     st.just(wit.List(Primitive("u8"))),
+    st.just(wit.Own(THING)),
 )
 types = st.recursive(leaves, _composed, max_leaves=12)
 
@@ -98,6 +100,8 @@ def values(type_: Type) -> st.SearchStrategy[Any]:
         case wit.Option(payload):
             inner = values(payload)
             return st.none() | (inner.map(Some) if isinstance(payload, wit.Option) else inner)
+        case wit.Own() | wit.Borrow():
+            return st.builds(Thing)
         case wit.Result(ok, err):
             return _payload(ok).map(Ok) | _payload(err).map(Err)
     raise TypeError(type_)

@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from wat import assemble
 
+from edge.engine import runtime
+from edge.engine._core import Engine, Module
 from edge.engine.pool import GIB, SLOT_CHOICES, options_for, reservations
 
 PROGRAM = """
@@ -87,3 +90,26 @@ def test_a_pool_leaves_half_as_much_for_the_rest() -> None:
         *pool, rest = reservations(options_for(slots))
         assert rest == sum(pool) // 2
         assert pool[0] > slots * 4 * GIB
+
+
+def test_an_engine_ends_with_its_thread_and_its_addresses() -> None:
+    def taken() -> tuple[int, int]:
+        status = Path("/proc/self/status").read_text()
+        numbers = dict(line.split(":\t") for line in status.splitlines())
+        return int(numbers["Threads"]), int(numbers["VmSize"].split()[0]) >> 20  # GiB
+
+    def make() -> tuple[Engine, Module]:
+        made = runtime.create_engine(options_for(8))
+        return made, Module.compile(made, assemble('(module (func (export "f")))'))
+
+    make()  # the compiler's own threads stay
+    before = taken()
+    for _ in range(3):
+        made, module = make()
+        assert taken()[0] == before[0] + 1
+        assert taken()[1] >= before[1] + 32
+        del made
+        assert taken()[0] == before[0] + 1  # a module keeps its engine
+        del module
+        assert taken()[0] == before[0]
+        assert taken()[1] <= before[1] + 1

@@ -7,7 +7,7 @@ from array import array
 from typing import Any, NamedTuple
 
 import pytest
-from guests import Function, Wire, instance, run, wired
+from guests import THING, Function, Thing, Wire, instance, run, wired
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import bounds, comparable, labels, types, values
@@ -125,6 +125,27 @@ def test_any_number_of_parameters(count: int) -> None:
     passes(code, wire, 1, args, args or (1,))
 
 
+def test_resources_arrive_as_the_objects_they_are() -> None:
+    own, borrow = wit.Own(THING), wit.Borrow(THING)
+    functions = [
+        Function((own,), own),
+        Function((borrow,), None),
+        Function((borrow, own, borrow), wit.Tuple((own, own))),
+        Function((wit.List(own), wit.Option(own)), wit.Result(own, wit.List(own))),
+        Function((*[U8] * 16, borrow, U64, own, borrow), wit.Record((("a", U8), ("b", own)))),
+    ]
+    for stages in (1, 2, 3):
+        code, wire = wired(functions, ["utf8"] * stages)
+        a, b, c, d, e = (Thing() for _ in range(5))
+        passes(code, wire, 0, (a,), a)
+        passes(code, wire, 0, (a,), b)
+        passes(code, wire, 1, (a,), None)
+        passes(code, wire, 2, (a, b, a), (b, c))
+        passes(code, wire, 3, ([a, b, c], d), Ok(e))
+        passes(code, wire, 3, ([], None), Err([a, b]))
+        passes(code, wire, 4, (*range(16), a, 2**64 - 1, b, a), (1, c))
+
+
 def test_every_character_of_the_first_planes_arrives() -> None:
     text = "".join(chr(c) for c in range(0x11000) if not 0xD800 <= c <= 0xDFFF)
     for encodings in [(e,) for e in ENCODINGS]:
@@ -136,7 +157,7 @@ def test_every_character_of_the_first_planes_arrives() -> None:
 
 drawn = st.builds(
     lambda params, result: Function(tuple(params), result),
-    st.lists(types, max_size=6),
+    st.lists(types | st.just(wit.Borrow(THING)), max_size=6),
     st.none() | types,
 )
 encodings = st.sampled_from(ENCODINGS)
