@@ -30,7 +30,7 @@ FLAGS = (
     "-fsanitize=address,undefined",
 )  # fmt: skip
 
-# They assert how fast something is or how little memory it takes, or leave the sanitizer too little.
+# They assert how fast something is or how little memory it takes, or leave too little of it.
 UNFIT = (
     "tests/engine/test_pool.py",
     "tests/engine/test_instances.py::test_the_process_does_not_grow",
