@@ -248,7 +248,7 @@ def make_environment(lab: Lab, emulator: Path) -> None:
     interpreter = lab.root / "usr/bin" / f"python{lab.version}"
     emulate = shlex.join(map(str, [emulator, "-L", lab.root]))
     write_program(lab.python, f'exec {emulate} -0 "$0" {shlex.quote(str(interpreter))} "$@"')
-    write_program(binaries / "edge", f'exec "$(dirname "$0")/python" -c "{ENTRY}" "$@"')
+    write_program(binaries / "edge", f'exec "$(dirname "$0")/python" -P -c "{ENTRY}" "$@"')
     make_link(binaries / "wasm-tools", Path(get_executable()))
     installed = lab.packages / "edge"
     shutil.rmtree(installed, ignore_errors=True)
@@ -269,9 +269,9 @@ def make_link(link: Path, target: Path) -> None:
 
 
 def test(lab: Lab, options: argparse.Namespace, words: list[str]) -> int:
-    environment = os.environ | {
+    environment = {"EDGE_FUZZ_CASES": "200"} | os.environ
+    environment |= {
         "QEMU_CPU": options.cpu,
-        "PYTHONSAFEPATH": "1",  # the installed package, not the folder the tests run in
         "PYTHONPATH": str(HERE),
         "PATH": f"{lab.python.parent}:{os.environ['PATH']}",
     }
@@ -279,7 +279,8 @@ def test(lab: Lab, options: argparse.Namespace, words: list[str]) -> int:
         environment["QEMU_RESERVED_VA"] = hex(1 << 39)
     shown = f"Python {lab.version}, {options.cpu}, {options.address_bits}-bit addresses"
     print(f"arm64: {shown}: pytest {shlex.join(words)}", flush=True)
-    command = [str(lab.python), "-m", "pytest", "-p", "emulated", *words]
+    # -P: the installed package, not the folder the tests run in.
+    command = [str(lab.python), "-P", "-m", "pytest", "-p", "emulated", *words]
     return subprocess.run(command, cwd=REPOSITORY, env=environment, check=False).returncode
 
 
