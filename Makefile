@@ -16,9 +16,11 @@ run: $(VENV)/.stamp
 	$(BIN)/edge up examples/hello $(ARGS)
 
 test: $(VENV)/.stamp guests
+	@.ci/packages test
 	$(BIN)/pytest $(ARGS)
 
 soak: $(VENV)/.stamp guests
+	@.ci/packages test
 	EDGE_SOAK=full $(BIN)/pytest -s tests/soak $(ARGS)
 
 lint: $(VENV)/.stamp
@@ -52,5 +54,5 @@ EXTENSION := $(wildcard edge/engine/*.pyx edge/engine/*.pxi edge/engine/*.pxd ed
 $(VENV)/.stamp: pyproject.toml $(EXTENSION)
 	@.ci/packages build "$(PYTHON)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[broker,dev]'
 	@touch $@

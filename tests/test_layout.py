@@ -35,7 +35,8 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "httptools": ("edge.triggers.http",),
     "aiohttp": ("edge.registry", "edge.wasi.http", "edge.node"),
     "zeroconf": ("edge.fleet",),
-    "paho": ("edge.spin.mqtt",),
+    "paho": ("edge.spin.broker",),
+    "redis": ("edge.spin.redisclient",),
     "systemd": ("edge.platform",),
     "amqtt": ("edge.triggers.broker",),
 }

@@ -137,7 +137,9 @@ def test_sigterm_ends_a_compilation(guest: Guest, tmp_path: Path) -> None:
         process.terminate()
         assert process.wait(10) == 128 + signal.SIGTERM
         assert b"Traceback" not in process.stderr.read()
-    assert not list(tmp_path.rglob("*.cwasm"))
+    # Of its modules a few may be done; the interpreter, by far the largest, is not.
+    assert all(path.stat().st_size < 1 << 20 for path in tmp_path.rglob("*.cwasm"))
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 # --- what a person did wrong --------------------------------------------------------------------

@@ -114,7 +114,10 @@ class CodeCache:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 _remove_leftovers(path)
         except OSError as exc:
-            raise ComponentError(f"{name}: its compiled code can not be kept: {exc}") from exc
+            raise ComponentError(
+                f"{name}: its compiled code can not be kept: {exc}",
+                hint="compiled code needs a writable directory: --state-dir",
+            ) from exc
         work = [(str(path), len(wasm)) for path, wasm in missing.items()]
         wasm = b"".join(missing.values())
         # On stdin: a thousand paths are more than an argument may hold.

@@ -36,7 +36,7 @@ class Nowhere:
     def __init__(self) -> None:
         self.started = False
         self.written = 0
-        self.done = False
+        self.finished = False
 
     def start(self, status: int, headers: Headers) -> None:
         assert status == 200, status
@@ -52,7 +52,7 @@ class Nowhere:
         return
 
     def finish(self, trailers: Headers | None = None) -> None:
-        self.done = True
+        self.finished = True
 
     def abort(self, error: Exception) -> None:
         raise error
@@ -117,7 +117,7 @@ async def invoke(live: LiveApplication, times: int) -> list[int]:
         if rest is not None:
             await rest
         took.append(time.perf_counter_ns() - start)
-        assert reply.done
+        assert reply.finished
     return took
 
 
