@@ -15,6 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says something about the machine only.
+settings.register_profile("here", deadline=None)
+settings.load_profile("here")
 
 GUESTS = Path(__file__).parent / "guests"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
-import shutil
 import time
 
 import pytest
@@ -249,7 +248,6 @@ async def test_there_is_no_timer_without_connections() -> None:
         assert at.server.connections._timer is None
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 async def test_curl_gets_what_it_asks_for() -> None:
     async with lab() as at:
         url = f"http://127.0.0.1:{at.port}"
@@ -272,7 +270,6 @@ async def test_curl_gets_what_it_asks_for() -> None:
         assert b"content-length: 5" in await curl("-I", f"{url}/hello")
 
 
-@pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk")
 async def test_wrk_sees_no_error() -> None:
     async with lab() as at:
         process = await asyncio.create_subprocess_exec(
