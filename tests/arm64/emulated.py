@@ -11,7 +11,11 @@ TIMED = {
 }
 
 settings.register_profile("emulated", deadline=None, max_examples=25)
-settings.load_profile("emulated")
+
+
+def pytest_configure() -> None:
+    # After conftest.py has chosen its own.
+    settings.load_profile("emulated")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
