@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from edge.errors import ConfigError
 
@@ -101,3 +103,46 @@ class Settings:
     http: Http = field(default_factory=Http)
     limits: Limits = field(default_factory=Limits)
     state_dir: str = ".edge"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValue:
+    """What stands behind a key-value label: a store for each application. Sizes in bytes.
+
+    Without `path` an application's SQLite file lies in the state directory. `url` may hold a
+    password. Spin documents the limits of keys, values and entries.
+    """
+
+    type: Literal["sqlite", "redis"] = "sqlite"
+    path: str | None = None
+    url: str = field(default="", repr=False)
+
+    max_key: int = 256
+    max_value: int = 1 << 20
+    max_entries: int = 1024
+    max_bytes: int = 64 * MiB  # of all keys and values of one store
+    timeout: float = 10.0  # seconds of one operation, the wait for its turn included
+
+
+@dataclass(frozen=True, slots=True)
+class Sqlite:
+    """What stands behind a database label: a SQLite file for each application. Sizes in bytes."""
+
+    path: str | None = None  # None: in the state directory
+
+    max_bytes: int = 256 * MiB  # of the file
+    max_statement: int = 1 << 20
+    max_result: int = 16 * MiB  # of one statement's rows, and of one value
+    timeout: float = 10.0  # seconds of one statement, the wait for its turn included
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The labels that applications may name, and how much the node holds open at once."""
+
+    key_value: Mapping[str, KeyValue] = field(default_factory=lambda: {"default": KeyValue()})
+    sqlite: Mapping[str, Sqlite] = field(default_factory=lambda: {"default": Sqlite()})
+
+    open: int = 32  # SQLite files, each with a thread; others are closed for the next one
+    idle: float = 30.0  # seconds after which a file nobody used is closed
+    queue: int = 1024  # operations waiting for one file; beyond: refused

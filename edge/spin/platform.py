@@ -1,0 +1,203 @@
+"""What a component is granted of the Spin platform, and the node's stores behind it.
+
+States the contracts between interfaces and back ends; knows neither WIT nor a database's own
+language. Back ends are loaded when the first application needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from edge import config
+from edge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from edge.application.model import Component
+
+__all__ = [
+    "Brokers",
+    "Context",
+    "Database",
+    "DatabaseError",
+    "KeyValueError",
+    "KeyValueStore",
+    "Outbound",
+    "Platform",
+    "Rows",
+    "Session",
+    "Stores",
+    "Value",
+]
+
+Value = int | float | str | bytes | None
+Rows = tuple[list[str], list[tuple[Value, ...]]]  # names of columns, rows
+
+
+class KeyValueError(Exception):
+    """A key-value operation failed; its text is for the guest: no path, no secret."""
+
+
+class DatabaseError(Exception):
+    """A statement failed; its text is for the guest. `full`: the database's quota is used up."""
+
+    def __init__(self, message: str, *, full: bool = False) -> None:
+        super().__init__(message)
+        self.full = full
+
+
+class KeyValueStore(Protocol):
+    """One store of one application. Every method raises KeyValueError for what cannot be done.
+
+    Returning from a method that writes means that it outlives a power cut, as far as the back end
+    can tell. Keys and values were checked against `limits` before; totals are the back end's.
+    """
+
+    @property
+    def limits(self) -> config.KeyValue: ...
+
+    async def get(self, key: str) -> bytes | None: ...
+
+    async def set(self, key: str, value: bytes) -> None: ...
+
+    async def delete(self, key: str) -> None:
+        """A key that is not there is no error."""
+
+    async def exists(self, key: str) -> bool: ...
+
+    async def keys(self, cursor: str | None = None) -> tuple[list[str], str | None]:
+        """Some keys, and the cursor for the next ones; None: there are no more."""
+
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]: ...
+
+    async def set_many(self, items: Sequence[tuple[str, bytes]]) -> None: ...
+
+    async def delete_many(self, keys: Sequence[str]) -> None: ...
+
+    async def increment(self, key: str, delta: int) -> int:
+        """Atomic; the new value. A key that is not there counts from 0."""
+
+    async def swap(self, key: str, old: bytes | None, new: bytes) -> bool:
+        """Sets `new` where the value still is `old` (None: not there); False: it is not."""
+
+
+class Session(Protocol):
+    """One connection of one guest."""
+
+    last_insert_rowid: int  # of its last successful INSERT, 0 before
+    changes: int  # rows of its last INSERT, UPDATE or DELETE
+
+    async def execute(self, statement: str, parameters: Sequence[Value]) -> Rows:
+        """Runs one statement. Raises DatabaseError. Cancelled, it leaves nothing of it behind."""
+
+    def close(self) -> None:
+        """Rolls back what is open; does not wait. Idempotent."""
+
+
+class Database(Protocol):
+    """One database of one application."""
+
+    def connect(self) -> Session:
+        """Raises DatabaseError. What is wrong with the file may show at the first statement."""
+
+
+class Outbound(Protocol):
+    """The way out of an invocation (see `edge.wasi.outbound`)."""
+
+    def allows(self, scheme: str, host: str, port: int) -> bool: ...
+
+    def allows_address(self, scheme: str, name: str | None, address: str, port: int) -> bool: ...
+
+    async def lookup(self, name: str) -> list[str]: ...
+
+    def acquire(self) -> bool: ...
+
+    def release(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Brokers:
+    """Limits of what a guest sends to MQTT brokers and Redis servers. Times in seconds."""
+
+    connect: float = 10.0
+    reply: float = 30.0
+    max_payload: int = 1 << 20  # bytes of one message, key or value
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What a component is granted, shared by all its invocations. Grants nothing by default."""
+
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)  # the component's own
+    key_value: Mapping[str, KeyValueStore] = field(default_factory=dict)  # by label
+    databases: Mapping[str, Database] = field(default_factory=dict)  # by label
+    brokers: Brokers = field(default_factory=Brokers)
+
+
+class Context(Protocol):
+    """What the interfaces ask of an invocation's context."""
+
+    @property
+    def platform(self) -> Platform: ...
+
+    @property
+    def outbound(self) -> Any:  # Outbound | None
+        ...
+
+
+class Stores:
+    """The stores of a node: knows what applications are granted, opens it when it is first used.
+
+    `settings` says which labels exist and what stands behind each. Made on any thread, used on the
+    loop's; `close` when no invocation runs any more.
+    """
+
+    def __init__(self, state_dir: Path, settings: config.Stores | None = None) -> None:
+        self._state_dir = state_dir
+        self._settings = settings or config.Stores()
+        self._key_value: dict[tuple[str, str], KeyValueStore] = {}
+        self._databases: dict[tuple[str, str], Database] = {}
+
+    def grant(self, application: str, declared: Component, values: Mapping[str, str]) -> Platform:
+        """What a component of that application may use; nothing is opened yet.
+
+        `values` are those of the application's variables. Raises ConfigError for a label that is
+        not configured and for a variable without a value.
+        """
+        where = f"{application}: component.{declared.id}"
+        for kind, labels, known in (
+            ("key_value_stores", declared.key_value_stores, self._settings.key_value),
+            ("sqlite_databases", declared.sqlite_databases, self._settings.sqlite),
+        ):
+            for label in labels:
+                if label not in known:
+                    raise ConfigError(
+                        f'{where}.{kind}: no store "{label}" is configured',
+                        hint=_known(kind, label, known),
+                    )
+        return Platform(_variables(where, declared, values))
+
+    async def close(self) -> None:
+        """Ends every back end. What was acknowledged is on the disk already."""
+
+
+_TABLES = {"key_value_stores": "key_value_store", "sqlite_databases": "sqlite_database"}
+
+
+def _known(kind: str, label: str, known: Iterable[str]) -> str:
+    names = ", ".join(f'"{name}"' for name in sorted(known))
+    return f"there is {names}; a runtime-config file adds [{_TABLES[kind]}.{label}]"
+
+
+def _variables(where: str, declared: Component, values: Mapping[str, str]) -> dict[str, str]:
+    rendered = {}
+    for name, template in declared.variables.items():
+        try:
+            rendered[name] = template.render(values)
+        except KeyError as missing:
+            raise ConfigError(
+                f"{where}.variables.{name}: the application has no variable {missing}"
+            ) from None
+    return rendered
