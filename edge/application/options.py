@@ -122,7 +122,7 @@ _TRIGGER_READERS: Mapping[str, Reader[object]] = {
     "dead_letter": string,
     # timers
     "time_zone": string,
-    "overlap": string,
+    "overlap": choice("skip", "queue", "allow"),
     "jitter": _seconds(at_least=0, at_most=_DAY),
     "missed": choice("skip", "once"),
 }
