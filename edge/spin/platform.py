@@ -6,6 +6,7 @@ language. Back ends are loaded when the first application needs them.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,11 +120,12 @@ class Outbound(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Brokers:
-    """Limits of what a guest sends to MQTT brokers and Redis servers. Times in seconds."""
+    """Limits of what a guest exchanges with MQTT brokers and Redis servers. Times in seconds."""
 
-    connect: float = 10.0
+    connect: float = 10.0  # from the name to the end of the login
     reply: float = 30.0
-    max_payload: int = 1 << 20  # bytes of one message, key or value
+    max_payload: int = 16 << 20  # bytes of one message or command, or of its reply
+    tls: ssl.SSLContext | None = field(default=None, repr=False)  # None: what the system trusts
 
 
 @dataclass(frozen=True, slots=True)
