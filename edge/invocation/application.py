@@ -9,12 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from edge.application.headers import RequestHeaders
 from edge.application.model import Application, HttpTrigger, StaticResponse, Wagi
 from edge.application.routes import CHAINED, RESERVED, Match, Route, Router
 from edge.errors import ComponentError, ConfigError
+from edge.invocation.cloudevents import EventInvoker
+from edge.invocation.event import KINDS, EventHandler, Kind
+from edge.invocation.handlers import event_entry
 from edge.invocation.http import HttpInvoker
+from edge.invocation.native import NativeInvoker
 from edge.invocation.sandbox import Sandboxes
 from edge.invocation.sizes import limited
 from edge.invocation.wagi import WagiInvoker
@@ -30,7 +35,8 @@ Responder = Callable[[Request, Reply, Match[Any]], Work]
 class LiveApplication:
     """Answers the HTTP requests of one application: a Handler.
 
-    `sandboxes`: those of each component that has a trigger.
+    `sandboxes`: those of each component that has a trigger. `events`: what runs the events of its
+    other triggers, by their ids.
     """
 
     def __init__(self, application: Application, sandboxes: Mapping[str, Sandboxes]) -> None:
@@ -41,6 +47,11 @@ class LiveApplication:
         responders = [(t, self._responder(t)) for t in application.http]
         self._router = Router([(t.route, respond) for t, respond in responders if t.route])
         self._chained = {t.component: self._chained_to(t, r) for t, r in responders if t.component}
+        self.events: Mapping[str, EventHandler] = {
+            t.id: self._event_handler(t.type, t.component)
+            for t in application.triggers
+            if t.type in KINDS and t.component
+        }
 
     @property
     def unreachable(self) -> list[str]:
@@ -63,7 +74,8 @@ class LiveApplication:
     def command(self) -> tuple[Sandboxes, int]:
         """The application's only component, which is a command, and its start function."""
         name, found = self.application.name, list(self._sandboxes.values())
-        if len(found) != 1 or not self.application.http[0].wagi:
+        wagi = [trigger for trigger in self.application.http if trigger.wagi]
+        if len(found) != 1 or not wagi:
             raise ConfigError(
                 f"{name}: is not a single command", hint="a command exports wasi:cli/run or _start"
             )
@@ -87,6 +99,14 @@ class LiveApplication:
         if trigger.wagi is not None:
             return _wagi(sandboxes, trigger.wagi)
         return _http(sandboxes, trigger.route or CHAINED)
+
+    def _event_handler(self, kind: Kind, component: str) -> EventHandler:
+        sandboxes = self._sandboxes[component]
+        found = event_entry(kind, component, sandboxes.component.code.plan)
+        authority = quote(self.application.name, safe="")
+        if found.native is None:
+            return EventInvoker(sandboxes, found.export, authority).handle
+        return NativeInvoker(sandboxes, found.export, found.native, authority)
 
     def _chained_to(self, trigger: HttpTrigger, respond: Responder) -> Handler:
         """Another component's call: it sees the route `/...`, whatever its own is."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Kind = Literal["mqtt", "redis", "cron"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,8 @@ class Status(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`reason`: one line, for the log and the dead letter; it holds nothing of the guest's memory.
-    `reply`: the body the guest answered with, None when it was empty.
+    """`reason`: one printable line, for the log and the dead letter; it may hold up to 200
+    characters of what the guest said. `reply`: the body it answered with, None when that was empty.
     """
 
     status: Status

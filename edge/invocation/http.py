@@ -28,16 +28,18 @@ class HttpInvoker:
         there is no queue.
         """
         if self.sandboxes.gate.enter():
-            return self._begin(request, reply)
+            run = self._begin(request, reply)
+            return None if run is None else self._rest(run, reply)
         return self._queued(request, reply)
 
     async def _queued(self, request: Request, reply: Reply) -> None:
         await self.sandboxes.gate.wait()
-        rest = self._begin(request, reply)
-        if rest is not None:
-            await rest
+        run = self._begin(request, reply)
+        if run is not None:
+            await self._rest(run, reply)
 
-    def _begin(self, request: Request, reply: Reply) -> Coroutine[Any, Any, None] | None:
+    def _begin(self, request: Request, reply: Reply) -> Run | None:
+        """The guest's first time slice, once the gate has admitted it. None: it has ended."""
         outparam = ResponseOutparam(reply, request.method)
 
         def arguments(sandbox: Sandbox) -> tuple[IncomingRequest, ResponseOutparam]:
@@ -47,20 +49,26 @@ class HttpInvoker:
             return IncomingRequest(request), outparam
 
         def ended(id: str, error: BaseException | None) -> None:
-            if error is not None or not reply.finished or reply.error is not None:
-                self._failed(id, error or self._shortcoming(outparam, reply), reply)
+            self._over(id, error, outparam, reply)
 
         try:
-            run = start(self.sandboxes, self._export, arguments, ended)
+            run: Run | None = start(self.sandboxes, self._export, arguments, ended)
         except EdgeError:
             return None  # `ended` has answered
-        return None if run is None else self._rest(run, reply)
+        return run
 
     async def _rest(self, run: Run, reply: Reply) -> None:
         try:
             await run.finish(lambda: reply.written if reply.started else None)
         except EdgeError:
             return  # `ended` has answered
+
+    def _over(
+        self, id: str, error: BaseException | None, outparam: ResponseOutparam, reply: Reply
+    ) -> None:
+        """The guest has ended; what it held is still there."""
+        if error is not None or not reply.finished or reply.error is not None:
+            self._failed(id, error or self._shortcoming(outparam, reply), reply)
 
     def _shortcoming(self, outparam: ResponseOutparam, reply: Reply) -> BaseException:
         """What is wrong with the answer of a guest that returned."""

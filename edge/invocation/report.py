@@ -10,6 +10,9 @@ from edge.invocation.sandbox import Profile
 
 _log = logging.getLogger("edge.invocation")
 
+# Characters of what a guest says that are repeated in a line of ours.
+_MOST = 200
+
 
 def report(profile: Profile, error: EdgeError) -> None:
     """Logs a guest's failure with the fields EDGE_APP, EDGE_COMPONENT and EDGE_INVOCATION; others
@@ -30,3 +33,12 @@ def report(profile: Profile, error: EdgeError) -> None:
         },
         exc_info=cause if ours else None,
     )  # fmt: skip
+
+
+def words(text: str) -> str:
+    """What a guest says, fit for the rest of a line: its first line, printable, not too long."""
+    line = next((line for line in text.splitlines() if line.strip()), "").strip()
+    shown = "".join(
+        c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line[: _MOST + 1]
+    )
+    return shown if len(shown) <= _MOST else f"{shown[:_MOST]}…"

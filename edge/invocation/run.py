@@ -12,7 +12,7 @@ from typing import Any
 from edge.engine._core import Call
 from edge.engine.drive import drive
 from edge.engine.values import Trap
-from edge.errors import EdgeError, GuestError, GuestTimeout
+from edge.errors import EdgeError, GuestError, GuestTimeout, Overloaded
 from edge.invocation.sandbox import Sandbox, Sandboxes
 
 # Gets the invocation's id, and what ended it where it did not end by itself.
@@ -130,17 +130,19 @@ def explain(
     exc: BaseException, sandboxes: Sandboxes, sandbox: Sandbox | None = None
 ) -> BaseException:
     """What ended a guest, as an EdgeError; what was not about the guest (cancellation) as it is."""
-    error = _error(exc)
+    error = _error(exc, sandboxes.profile.component)
     if isinstance(error, GuestError):
         error.component = sandboxes.profile.component
         error.invocation = sandbox.id if sandbox is not None else ""
     return error
 
 
-def _error(exc: BaseException) -> BaseException:
+def _error(exc: BaseException, component: str) -> BaseException:
     match exc:
         case EdgeError():
             return exc
+        case MemoryError():  # no fiber, or no memory for one: of the node, not of the guest
+            return Overloaded(f"component {component}: {exc}")
         case TimeoutError():
             return GuestTimeout("did not end within its timeout")
         case Trap():

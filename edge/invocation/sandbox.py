@@ -23,6 +23,7 @@ from edge.engine.pool import INSTANCES_PER_SLOT, TABLES_PER_SLOT
 from edge.engine.values import Trap
 from edge.errors import GuestError, Overloaded
 from edge.invocation.admission import Budget, Gate
+from edge.spin.platform import Platform
 from edge.wasi.context import Context
 from edge.wasi.lines import LineSink
 from edge.wasi.outbound import Egress, Grants, Outbound
@@ -60,6 +61,7 @@ class Profile:
     environ: tuple[tuple[str, str], ...] = ()
     tree: Tree | None = None
     grants: Grants = field(default_factory=Grants)
+    platform: Platform = field(default_factory=Platform)
 
 
 class Sandbox(Context):
@@ -83,6 +85,7 @@ class Sandbox(Context):
         self._stdout: Sink | None = None
         self._stderr: Sink | None = None
         self.outbound: Outbound | None = None
+        self.platform = profile.platform
         self.now = time.time_ns
         self.random = os.urandom
         self.pool = pool

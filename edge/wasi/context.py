@@ -24,7 +24,8 @@ class Context:
 
     `tree`: read-only files, preopened as `/`; `scratch`: bytes of writable files in memory,
     preopened as `/tmp` when not 0; `now`: nanoseconds since 1970; `random`: that many random bytes;
-    `outbound`: what may be reached over the network, None: nothing. What a guest left behind
+    `outbound`: what may be reached over the network, None: nothing; `platform`: what `edge.spin`
+    grants, of which WASI knows nothing. What a guest left behind
     (files, descriptors of preview 1) is gone after `close`, which whoever builds a context calls;
     the context can then serve another event.
     """
@@ -36,6 +37,7 @@ class Context:
         "environ",
         "now",
         "outbound",
+        "platform",
         "random",
         "scratch",
         "scratch_root",
@@ -59,6 +61,7 @@ class Context:
         now: Callable[[], int] = time.time_ns,
         random: Callable[[int], bytes] = os.urandom,
         outbound: Any = None,
+        platform: Any = None,
     ) -> None:
         self.environ = environ
         self.arguments = arguments
@@ -72,6 +75,7 @@ class Context:
         self.now = now
         self.random = random
         self.outbound = outbound
+        self.platform = platform
         self.table: Table | None = None
 
     @property

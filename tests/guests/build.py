@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -98,15 +99,17 @@ def site_packages(home: Path) -> Path:
 
 
 def wit() -> Path:
-    """A WIT package whose root holds our worlds and whose deps/ hold WASI 0.2.0."""
-    source = site_packages(toolchain("wit")) / "spin_sdk/wit/deps"
+    """A WIT package whose root holds our worlds and whose deps/ hold WASI 0.2.0 and Spin's own."""
+    spin = site_packages(toolchain("wit")) / "spin_sdk/wit"
     world, target = HERE / "c/world.wit", TOOLS / "wit-package"
     with alone("wit-package"):
         marker = target / "world.wit"
         if not marker.exists() or marker.read_text() != world.read_text():
             shutil.rmtree(target, ignore_errors=True)
-            for part in ("cli", "clocks", "filesystem", "http", "io", "random", "sockets"):
-                shutil.copytree(source / part, target / "deps" / part)
+            shutil.copytree(spin / "deps", target / "deps")
+            (target / "deps/spin@2.0.0").mkdir()
+            for file in spin.glob("*.wit"):
+                shutil.copyfile(file, target / "deps/spin@2.0.0" / file.name)
             shutil.copyfile(world, marker)
     return target
 
@@ -130,7 +133,10 @@ def componentize(core: Path, world: str, output: Path) -> None:
     embedded.unlink()
 
 
-def c_component(source: Path, output: Path, world: str = "guest") -> None:
+def c_component(source: Path, output: Path, world: str = "") -> None:
+    """A component of the world that the source names in a line `// world: NAME`, or of `guest`."""
+    named = re.search(r"^// world: (\S+)$", source.read_text(), re.MULTILINE)
+    world = world or (named[1] if named else "guest")
     core = output.with_suffix(".core.wasm")
     zig("-target", "wasm32-freestanding", *CFLAGS, "-I", EXAMPLES, "-o", core, source)
     componentize(core, world, output)
