@@ -10,12 +10,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edge import wasi
+from edge import config, spin, wasi
 from edge.application import templates
 from edge.application.hosts import AllowedHosts
-from edge.application.model import Application
+from edge.application.model import Application, Trigger
 from edge.application.model import Component as Declaration
-from edge.config import Limits
 from edge.engine import guest, runtime
 from edge.engine._core import Engine
 from edge.engine.cache import CodeCache
@@ -24,8 +23,11 @@ from edge.errors import ConfigError
 from edge.invocation import sandbox
 from edge.invocation.admission import Budget
 from edge.invocation.application import LiveApplication
+from edge.invocation.event import KINDS
+from edge.invocation.handlers import HANDLERS
 from edge.invocation.sandbox import Profile, Sandboxes
 from edge.registry.local import LocalApplication
+from edge.spin.platform import Stores
 from edge.wasi.http.client import Client, open_egress
 from edge.wasi.http.types import INCOMING_HANDLER
 from edge.wasi.outbound import Egress, Grants
@@ -33,6 +35,21 @@ from edge.wasi.outbound import Limits as OutboundLimits
 from edge.wasi.tree import Tree
 
 _log = logging.getLogger("edge.node")
+
+# What components may export without having been componentised.
+EXPORTS = (INCOMING_HANDLER, *HANDLERS)
+
+
+def interfaces() -> Interfaces:
+    """Everything a guest may import."""
+    return Interfaces((*wasi.interfaces(), *spin.interfaces()))
+
+
+def used_components(application: Application) -> list[str]:
+    """The components that have a trigger which this version runs, each once."""
+    served: list[Trigger] = [*application.http]
+    served += [trigger for trigger in application.triggers if trigger.type in KINDS]
+    return list({trigger.component: None for trigger in served if trigger.component})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +60,7 @@ class Node:
     cache: CodeCache
     interfaces: Interfaces
     shared: sandbox.Node
+    stores: Stores
 
     async def activate(
         self,
@@ -58,10 +76,10 @@ class Node:
         values = templates.resolve(application.variables, variables)
         chain = _Chain()
         ready: dict[str, Sandboxes] = {}
-        for id in {t.component: None for t in application.http if t.component}:
+        for id in used_components(application):
             declared = application.components[id]
-            component = await self._load(local.sources[id], id, progress)
             profile = await self._profile(local, declared, values, chain)
+            component = await self._load(local.sources[id], id, progress)
             ready[id] = Sandboxes(component, profile, self.shared)
         live = chain.live = LiveApplication(application, ready)
         # What was just loaded lives until the next change: the collector need not look at it again.
@@ -79,9 +97,8 @@ class Node:
         self, source: Path, id: str, progress: Callable[[str], None]
     ) -> guest.Component:
         binary = await asyncio.to_thread(source.read_bytes)
-        exports = (INCOMING_HANDLER,)
         return await guest.load(
-            binary, f"component {id}", self.interfaces, self.cache, exports, progress
+            binary, f"component {id}", self.interfaces, self.cache, EXPORTS, progress
         )
 
     async def _profile(
@@ -100,6 +117,7 @@ class Node:
             tuple(declared.environment.items()),
             tree,
             _grants(local, declared, values, chain),
+            self.stores.grant(local.application.name, declared, values),
         )
 
 
@@ -136,26 +154,31 @@ def _grants(
 @asynccontextmanager
 async def open_node(
     code_dir: Path,
-    limits: Limits | None = None,
+    limits: config.Limits | None = None,
     trace: Callable[[str, str, str, str, str], None] | None = None,
+    *,
+    stores: Stores | None = None,
 ) -> AsyncIterator[Node]:
-    """A node without applications; what it opened is closed on leaving.
+    """A node without applications; what it opened, and `stores`, are closed on leaving.
 
     `code_dir`: where compiled code is kept. What is found there runs natively, so nobody else may
-    write there.
+    write there. `stores`: what applications may keep; by default beside `code_dir`.
     """
-    limits = limits or Limits()
+    limits = limits or config.Limits()
     engine = runtime.create_engine()
     slots = limits.instances or engine.options.slots or _UNPOOLED
     egress = open_egress()
+    stores = stores or Stores(code_dir.parent)
     try:
         yield Node(
             engine,
             CodeCache(engine, code_dir),
-            Interfaces(wasi.interfaces()),
+            interfaces(),
             sandbox.Node(Budget(limits.memory, slots, limits.queue), egress=egress, trace=trace),
+            stores,
         )
     finally:
+        await stores.close()
         await _close(egress)
 
 
