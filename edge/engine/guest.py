@@ -4,6 +4,7 @@ event.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,6 +33,10 @@ from edge.errors import ComponentError
 # What the engine holds for an instance, apart from memories: no limit of a component counts it.
 # A guest in Python takes 1 MiB.
 MAX_OVERHEAD = 8 << 20
+
+# Bytes. Reading a component takes 10 ms for each MiB of code, and seconds where it means to; the loop
+# serves others meanwhile. Smaller: a thread for what takes no time.
+LARGE = 1 << 20
 
 CoreSignature = tuple[tuple[str, ...], tuple[str, ...]]
 
@@ -71,7 +76,11 @@ async def load(
     `exports`: interfaces that core modules may export. Raises ComponentError when the binary is
     malformed or needs what this host does not do.
     """
-    plan = named_plan(binary, name, interfaces, exports)
+    arguments = binary, name, interfaces, exports
+    if len(binary) > LARGE:
+        plan = await asyncio.to_thread(named_plan, *arguments)
+    else:
+        plan = named_plan(*arguments)
     report = {} if progress is None else {"progress": progress}
     modules = await cache.modules(plan.modules, name, **report)
     try:
