@@ -7,10 +7,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from edge.errors import ConfigError
 
-__all__ = ["Address", "Http", "HttpSettings", "Limits", "Settings", "parse_address"]
+__all__ = [
+    "Address",
+    "Http",
+    "HttpSettings",
+    "Limits",
+    "Mqtt",
+    "MqttEndpoint",
+    "Settings",
+    "parse_address",
+    "parse_mqtt_url",
+]
 
 MiB = 1 << 20
 
@@ -94,6 +105,108 @@ class Limits:
     memory: int = field(default_factory=_default_memory)  # of all instances together, bytes
     instances: int = 0  # at once; 0: what the pool holds in this address space
     queue: int = 1024  # events waiting for a slot, over all components
+
+
+@dataclass(frozen=True, slots=True)
+class MqttEndpoint:
+    """Where a broker listens, and how."""
+
+    host: str
+    port: int
+    tls: bool
+    path: str | None = None  # of a WebSocket; None: plain TCP
+
+    def __str__(self) -> str:
+        scheme = ("mqtt" if self.path is None else "ws") + "s" * self.tls
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{self.port}"
+
+
+# How MQTT's URLs are written, and what they mean: TLS, WebSocket, the usual port.
+_MQTT_SCHEMES = {
+    "mqtt": (False, False, 1883),
+    "tcp": (False, False, 1883),
+    "mqtts": (True, False, 8883),
+    "ssl": (True, False, 8883),
+    "ws": (False, True, 80),
+    "wss": (True, True, 443),
+}
+
+
+def parse_mqtt_url(text: str, where: str = "mqtt.url") -> tuple[MqttEndpoint, dict[str, str]]:
+    """The endpoint, and what else the URL says: username, password, client_id."""
+    hint = 'write it like "mqtt://broker:1883", "mqtts://broker:8883" or "wss://broker/mqtt"'
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError:
+        raise ConfigError(f"{where}: not a URL with a host and a port", hint=hint) from None
+    if url.scheme not in _MQTT_SCHEMES or not url.hostname or port == 0:
+        raise ConfigError(f"{where}: not the address of an MQTT broker", hint=hint)
+    tls, websocket, usual = _MQTT_SCHEMES[url.scheme]
+    if not websocket and url.path not in ("", "/"):
+        raise ConfigError(f"{where}: a path is for ws:// and wss:// only", hint=hint)
+    given = {"username": url.username, "password": url.password}
+    rest = {name: unquote(value) for name, value in given.items() if value}
+    rest |= {n: v for n, v in parse_qsl(url.query) if n == "client_id"}
+    path = (url.path if url.path not in ("", "/") else "/mqtt") if websocket else None
+    return MqttEndpoint(url.hostname, port or usual, tls, path), rest
+
+
+@dataclass(frozen=True, slots=True)
+class Mqtt:
+    """The broker whose messages are events. Times in seconds, sizes in bytes; "" is none."""
+
+    # mqtt, mqtts, ws or wss; may hold a user and a password
+    url: str = field(default="", repr=False)
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    password_file: str | None = None  # or the name of a systemd credential
+    ca_file: str | None = None  # instead of the system's authorities
+    certificate_file: str | None = None
+    key_file: str | None = None
+
+    client_id: str = ""  # "": made once, kept in the state directory
+    protocol: Literal["5", "3.1.1"] = "5"  # 3.1.1 is also tried where a broker refuses 5
+    keepalive: int = 60
+    # How long the broker keeps messages for a node that is away. Shared subscriptions are soon
+    # given to others instead.
+    session_expiry: int = 7 * 86_400
+    share_expiry: int = 30
+    status_topic: str = "edge/{client_id}/status"  # online and offline, retained; "": none
+    will_delay: int = 5  # a connection that is back by then was never away
+
+    receive_maximum: int = 64  # messages taken and not yet acknowledged
+    max_packet: int = MiB  # larger messages are refused
+    connect_timeout: float = 10.0
+    confirm_timeout: float = 30.0  # a reply or dead letter without an acknowledgement
+    reconnect_max: float = 60.0  # between two attempts; the first follow sooner
+
+    def __post_init__(self) -> None:
+        if self.url:
+            parse_mqtt_url(self.url)
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ConfigError("mqtt: certificate_file and key_file need each other")
+        if self.password is not None and self.password_file is not None:
+            raise ConfigError("mqtt: password and password_file exclude each other")
+        if self.protocol not in ("5", "3.1.1"):
+            raise ConfigError(f'mqtt.protocol: must be "5" or "3.1.1", not "{self.protocol}"')
+        for name, least, most in _MQTT_RANGES:
+            if not least <= getattr(self, name) <= most:
+                raise ConfigError(f"mqtt.{name}: must be between {least} and {most}")
+
+    @property
+    def endpoint(self) -> MqttEndpoint:
+        return parse_mqtt_url(self.url)[0]
+
+
+_MQTT_RANGES = (
+    ("keepalive", 5, 65535),
+    ("session_expiry", 0, 0xFFFF_FFFE),
+    ("share_expiry", 0, 0xFFFF_FFFE),
+    ("receive_maximum", 1, 4096),
+    ("max_packet", 1024, 268_435_455),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from edge.application.fields import (
     Where,
     choice,
     integer,
+    items,
     mapping,
     parsed,
     string,
@@ -119,6 +120,8 @@ _TRIGGER_READERS: Mapping[str, Reader[object]] = {
     "share": string,
     "reply_topic": string,
     "retries": integer(0, 1000),
+    "retry_time": _seconds(at_least=0, at_most=_DAY),
+    "responses": items(string),
     "dead_letter": string,
     # timers
     "time_zone": string,
