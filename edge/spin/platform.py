@@ -17,6 +17,7 @@ from edge.errors import ConfigError
 
 if TYPE_CHECKING:
     from edge.application.model import Component
+    from edge.spin.sqlite_pool import Pool
 
 __all__ = [
     "Brokers",
@@ -161,6 +162,7 @@ class Stores:
         self._settings = settings or config.Stores()
         self._key_value: dict[tuple[str, str], KeyValueStore] = {}
         self._databases: dict[tuple[str, str], Database] = {}
+        self._pool: Pool | None = None
 
     def grant(self, application: str, declared: Component, values: Mapping[str, str]) -> Platform:
         """What a component of that application may use; nothing is opened yet.
@@ -179,10 +181,62 @@ class Stores:
                         f'{where}.{kind}: no store "{label}" is configured',
                         hint=_known(kind, label, known),
                     )
-        return Platform(_variables(where, declared, values))
+        return Platform(
+            _variables(where, declared, values),
+            {label: self._store(application, label) for label in declared.key_value_stores},
+            {label: self._database(application, label) for label in declared.sqlite_databases},
+        )
 
     async def close(self) -> None:
         """Ends every back end. What was acknowledged is on the disk already."""
+        for store in self._key_value.values():
+            close = getattr(store, "close", None)
+            if close is not None:
+                await close()
+        if self._pool is not None:
+            await self._pool.close()
+
+    def _store(self, application: str, label: str) -> KeyValueStore:
+        key = application, label
+        if key not in self._key_value:
+            self._key_value[key] = self._open_store(application, label)
+        return self._key_value[key]
+
+    def _open_store(self, application: str, label: str) -> KeyValueStore:
+        settings = self._settings.key_value[label]
+        if settings.type == "redis":
+            from edge.spin.kv_redis import RedisKeyValue
+
+            return RedisKeyValue(application, label, settings)
+        from edge.spin.kv_sqlite import SqliteKeyValue
+
+        path = self._path("kv", application, label, settings.path)
+        return SqliteKeyValue(self._files(), path, label, settings)
+
+    def _database(self, application: str, label: str) -> Database:
+        from edge.spin.database import SqliteDatabase
+
+        key = application, label
+        if key not in self._databases:
+            settings = self._settings.sqlite[label]
+            path = self._path("sqlite", application, label, settings.path)
+            self._databases[key] = SqliteDatabase(self._files(), path, settings)
+        return self._databases[key]
+
+    def _path(self, kind: str, application: str, label: str, given: str | None) -> Path:
+        from edge.spin.sqlite_pool import file_name
+
+        if given is not None:
+            return Path(given)
+        return self._state_dir / kind / file_name(application) / f"{file_name(label)}.db"
+
+    def _files(self) -> Pool:
+        from edge.spin.sqlite_pool import Pool
+
+        if self._pool is None:
+            settings = self._settings
+            self._pool = Pool(settings.open, settings.idle, settings.queue)
+        return self._pool
 
 
 _TABLES = {"key_value_stores": "key_value_store", "sqlite_databases": "sqlite_database"}
