@@ -11,4 +11,10 @@ if TYPE_CHECKING:
 def interfaces() -> tuple[Interface, ...]:
     """Every interface this host has, one a line."""
     # Not at the top: whoever needs only the back ends would load every interface with them.
-    return ()
+    from edge.spin import redis
+
+    return (
+        redis.REDIS,
+        redis.REDIS_TYPES,
+        redis.UNVERSIONED,
+    )

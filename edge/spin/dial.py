@@ -11,14 +11,23 @@ import functools
 import os
 import socket
 import ssl
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edge.application.addresses import Endpoint
     from edge.spin.platform import Outbound
 
-__all__ = ["Denied", "Streams", "connect", "connect_trusted", "default_tls", "permitted", "reason"]
+__all__ = [
+    "Denied",
+    "Streams",
+    "connect",
+    "granted",
+    "permitted",
+    "reason",
+    "streams",
+    "tls_for",
+    "trusted_streams",
+]
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -34,14 +43,19 @@ class Denied(Exception):
     """A component may not connect there; its text is for the guest and names the grant."""
 
 
-async def permitted(outbound: Outbound | None, endpoint: Endpoint) -> list[str]:
+def granted(outbound: Outbound | None, endpoint: Endpoint) -> Outbound:
+    """The way out to there, as far as names tell. Raises Denied."""
+    if outbound is None or not outbound.allows(endpoint.scheme, endpoint.host, endpoint.port):
+        raise Denied(f"{endpoint} is not among the component's allowed_outbound_hosts")
+    return outbound
+
+
+async def permitted(outbound: Outbound, endpoint: Endpoint) -> list[str]:
     """The addresses of the endpoint that may be connected to, at least one.
 
     Raises Denied, or OSError when the name has no address.
     """
     scheme, host, port = endpoint.scheme, endpoint.host, endpoint.port
-    if outbound is None or not outbound.allows(scheme, host, port):
-        raise Denied(f"{endpoint} is not among the component's allowed_outbound_hosts")
     addresses = await outbound.lookup(host)
     allowed = [a for a in addresses if outbound.allows_address(scheme, host, a, port)]
     if not allowed:
@@ -52,48 +66,73 @@ async def permitted(outbound: Outbound | None, endpoint: Endpoint) -> list[str]:
     return allowed[:_ADDRESSES_MAX]
 
 
-async def connect(
-    endpoint: Endpoint, addresses: Sequence[str], tls: ssl.SSLContext | None, timeout: float
-) -> Streams:
-    """Streams to the first of the addresses that answers. Raises OSError."""
+async def connect(outbound: Outbound, endpoint: Endpoint, timeout: float) -> socket.socket:
+    """Connected to the first permitted address that answers. Raises Denied and OSError."""
+    addresses = await permitted(outbound, endpoint)
     failure: OSError = OSError("no address")
     for address in addresses:
         try:
             async with asyncio.timeout(timeout / len(addresses)):
-                return await _open(address, endpoint, tls)
+                return await _connect(address, endpoint.port)
         except OSError as exc:
             failure = exc
     raise failure
 
 
-async def connect_trusted(
+async def _connect(address: str, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, (address, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def streams(sock: socket.socket, endpoint: Endpoint, tls: ssl.SSLContext | None) -> Streams:
+    """Over a socket that is connected to the endpoint and closed with them. Raises OSError."""
+    try:
+        return await _streams(endpoint, tls, sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def trusted_streams(
     endpoint: Endpoint, tls: ssl.SSLContext | None, timeout: float
 ) -> Streams:
-    """Streams to a server that the operator or the manifest names. Raises OSError."""
+    """To a server that the operator or the manifest names. Raises OSError."""
     async with asyncio.timeout(timeout):
-        return await _open(endpoint.host, endpoint, tls, happy_eyeballs_delay=0.25)
+        return await _streams(
+            endpoint, tls, host=endpoint.host, port=endpoint.port, happy_eyeballs_delay=0.25
+        )
 
 
-async def _open(
-    host: str, endpoint: Endpoint, tls: ssl.SSLContext | None, **options: float
-) -> Streams:
-    context = (tls or default_tls()) if endpoint.tls else None
-    reader, writer = await asyncio.open_connection(
-        host,
-        endpoint.port,
-        ssl=context,
-        server_hostname=endpoint.host.rstrip(".") if context else None,
-        **options,  # type: ignore[arg-type]
-    )
-    sock = writer.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _KEEPALIVE:
-        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+async def _streams(endpoint: Endpoint, tls: ssl.SSLContext | None, **where: Any) -> Streams:
+    context = await tls_for(endpoint, tls)
+    name = endpoint.host.rstrip(".") if context else None
+    reader, writer = await asyncio.open_connection(ssl=context, server_hostname=name, **where)
+    _keep_alive(writer.get_extra_info("socket"))
     return reader, writer
 
 
+def _keep_alive(sock: socket.socket) -> None:
+    """The kernel finds out when the other side is gone without a word."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE:
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+async def tls_for(endpoint: Endpoint, tls: ssl.SSLContext | None) -> ssl.SSLContext | None:
+    """What checks the endpoint's certificate: `tls`, else what the system trusts; None: no TLS."""
+    if not endpoint.tls:
+        return None
+    return tls or await asyncio.to_thread(_default_tls)
+
+
 @functools.cache
-def default_tls() -> ssl.SSLContext:
+def _default_tls() -> ssl.SSLContext:
     """The certificates that the system trusts. Reading them takes some 20 ms, once."""
     return ssl.create_default_context()
 
