@@ -10,9 +10,10 @@ import os
 import resource
 import signal
 import ssl
-import sys
-from dataclasses import dataclass
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from edge.application import units
 from edge.cli import once
@@ -24,20 +25,20 @@ from edge.cli.common import (
     state_dir,
     variables,
 )
+from edge.cli.serving import Serving
 from edge.cli.watch import Snapshot, changes, snapshot
 from edge.config import Address, Limits, parse_address
 from edge.errors import ConfigError, EdgeError
 from edge.invocation.application import LiveApplication
 from edge.node import Node, open_node
+from edge.node.services import TYPES, Settings
 from edge.registry import local
 from edge.registry.download import download
-from edge.triggers.http import HttpServer
-
-# Seconds that requests under way get after SIGTERM or Ctrl-C; a second signal ends them at once.
-DRAIN = 30.0
 
 # Open files; the HTTP trigger accepts twice its 2,048 connections for a moment, to refuse them.
 FILES = 16_384
+
+T = TypeVar("T")
 
 _log = logging.getLogger("edge")
 
@@ -47,7 +48,7 @@ def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
         "up",
         parents=[common],
         help="run one application in the foreground",
-        description="Serves an application over HTTP: each request gets a fresh sandbox.",
+        description="Serves an application: each request, message or tick gets a fresh sandbox.",
         epilog="Prints `listening on http://HOST:PORT` when it serves; SIGTERM or Ctrl-C drain it.",
     )
     application_arguments(parser)
@@ -100,21 +101,15 @@ def _allow_many_connections() -> None:
 
 async def _up(options: argparse.Namespace) -> int:
     _cancel_on_sigterm()
+    tls = _tls(options)
     async with open_node(code_dir(options), _limits(options)) as node:
         version = await _activate(node, options)
-        listen = [(options.listen.host, options.listen.port)]
-        async with HttpServer(version.live, listen=listen, tls=_tls(options)) as server:
+        async with Serving(Settings(state_dir(options)), options.listen, tls) as serving:
+            await serving.show(version.live)
             stop = _stop_signals()
-            _announce(server, secure=options.tls_cert is not None)
-            async with asyncio.TaskGroup() as group:
-                watcher = group.create_task(_watch(node, options, version, server), name="watch")
-                await stop.wait()
-                watcher.cancel()
+            await _watch(node, options, version, serving, stop)
             stop.clear()
-            await _drain(server, stop)
-        server_live = server.handler
-        if isinstance(server_live, LiveApplication):
-            server_live.close()
+            await serving.drain(stop)
     return 0
 
 
@@ -134,11 +129,9 @@ async def _activate(node: Node, options: argparse.Namespace) -> _Version:
     application = loaded.application
     for note in application.notes:
         _log.warning("note: %s", note)
-    others = [type_ for type_ in application.trigger_types if type_ != "http"]
-    if not application.http:
-        raise ConfigError(
-            f"{application.name}: has no HTTP trigger, and this version runs no other"
-        )
+    others = [type_ for type_ in application.trigger_types if type_ not in TYPES]
+    if not set(application.trigger_types) - set(others):
+        raise ConfigError(f"{application.name}: has no trigger that this version runs")
     if others:
         _log.warning("note: triggers that this version does not run: %s", ", ".join(others))
     live = await node.activate(loaded, variables(options.variable))
@@ -148,37 +141,60 @@ async def _activate(node: Node, options: argparse.Namespace) -> _Version:
 
 
 async def _watch(
-    node: Node, options: argparse.Namespace, version: _Version, server: HttpServer
+    node: Node,
+    options: argparse.Namespace,
+    version: _Version,
+    serving: Serving,
+    stop: asyncio.Event,
 ) -> None:
-    """Swaps the application when its files change; a mistake keeps the old one."""
-    if not options.watch:
-        return
-    watched, seen = version.local.watched, version.seen
-    while True:
-        seen = await changes(watched, seen)
-        try:
-            version = await _activate(node, options)
-        except (EdgeError, OSError) as exc:
-            error = exc if isinstance(exc, EdgeError) else _explained(exc, options)
-            _log.error("not swapped: %s%s", error.message, f" ({error.hint})" if error.hint else "")
+    """Until `stop` is set: swaps the application when its files change; a mistake keeps the old
+    one.
+    """
+    while not stop.is_set():
+        changed = await _until(stop, _next(node, options, version))
+        if changed is None:
             continue
-        old, server.handler = server.handler, version.live
-        if isinstance(old, LiveApplication):
+        old = serving.live
+        try:
+            await serving.show(changed.live)
+        except (EdgeError, OSError) as exc:
+            _not_swapped(exc, options)
+            node.retire(changed.live)
+            version = replace(version, seen=changed.seen)
+            continue
+        if old is not None:
             node.retire(old)
-        watched, seen = version.local.watched, version.seen
+        version = changed
         _log.info("swapped: %s", version.local.application.name)
 
 
-async def _drain(server: HttpServer, stop: asyncio.Event) -> None:
-    if not len(server.connections):
-        return
-    _log.info("draining; a second signal ends at once")
+async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What `work` returns; None when `stop` was set first."""
     async with asyncio.TaskGroup() as group:
-        drain = group.create_task(server.drain(DRAIN), name="drain")
-        second = group.create_task(stop.wait(), name="second-signal")
-        await asyncio.wait((drain, second), return_when=asyncio.FIRST_COMPLETED)
-        second.cancel()
-        drain.cancel()
+        working = group.create_task(work, name="watch")
+        stopping = group.create_task(stop.wait(), name="stop")
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        working.cancel()
+        stopping.cancel()
+    return None if working.cancelled() else working.result()
+
+
+async def _next(node: Node, options: argparse.Namespace, version: _Version) -> _Version:
+    """The next version that can be loaded."""
+    watched, seen = version.local.watched, version.seen
+    if not options.watch:
+        await asyncio.get_running_loop().create_future()
+    while True:
+        seen = await changes(watched, seen)
+        try:
+            return await _activate(node, options)
+        except (EdgeError, OSError) as exc:
+            _not_swapped(exc, options)
+
+
+def _not_swapped(exc: EdgeError | OSError, options: argparse.Namespace) -> None:
+    error = exc if isinstance(exc, EdgeError) else _explained(exc, options)
+    _log.error("not swapped: %s%s", error.message, f" ({error.hint})" if error.hint else "")
 
 
 def _cancel_on_sigterm() -> None:
@@ -194,13 +210,6 @@ def _stop_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, event.set)
     return event
-
-
-def _announce(server: HttpServer, *, secure: bool) -> None:
-    scheme = "https" if secure else "http"
-    for host, port, *_ in server.addresses:
-        sys.stdout.write(f"listening on {scheme}://{Address(host, port)}\n")
-    sys.stdout.flush()
 
 
 def _tls(options: argparse.Namespace) -> ssl.SSLContext | None:

@@ -7,7 +7,7 @@ with.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -35,12 +35,18 @@ Responder = Callable[[Request, Reply, Match[Any]], Work]
 class LiveApplication:
     """Answers the HTTP requests of one application: a Handler.
 
-    `sandboxes`: those of each component that has a trigger. `events`: what runs the events of its
-    other triggers, by their ids.
+    `sandboxes`: those of each component that has a trigger. `triggers`: those of other types, by
+    type, as their services want them; `events`: what runs their events, by the triggers' ids.
     """
 
-    def __init__(self, application: Application, sandboxes: Mapping[str, Sandboxes]) -> None:
+    def __init__(
+        self,
+        application: Application,
+        sandboxes: Mapping[str, Sandboxes],
+        triggers: Mapping[Kind, Sequence[Any]] | None = None,
+    ) -> None:
         self.application = application
+        self.triggers = triggers or {}
         self._sandboxes = sandboxes
         self._health = _text(200, b"OK")
         self._info = _json({"name": application.name, "version": application.version})

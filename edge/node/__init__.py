@@ -26,6 +26,7 @@ from edge.invocation.application import LiveApplication
 from edge.invocation.event import KINDS
 from edge.invocation.handlers import HANDLERS
 from edge.invocation.sandbox import Profile, Sandboxes
+from edge.node.services import read_triggers
 from edge.registry.local import LocalApplication
 from edge.spin.platform import Stores
 from edge.wasi.http.client import Client, open_egress
@@ -74,6 +75,7 @@ class Node:
         """
         application = local.application
         values = templates.resolve(application.variables, variables)
+        triggers = read_triggers(application, values)
         chain = _Chain()
         ready: dict[str, Sandboxes] = {}
         for id in used_components(application):
@@ -81,7 +83,7 @@ class Node:
             profile = await self._profile(local, declared, values, chain)
             component = await self._load(local.sources[id], id, progress)
             ready[id] = Sandboxes(component, profile, self.shared)
-        live = chain.live = LiveApplication(application, ready)
+        live = chain.live = LiveApplication(application, ready, triggers)
         # What was just loaded lives until the next change: the collector need not look at it again.
         gc.collect()
         gc.freeze()
