@@ -11,9 +11,20 @@ if TYPE_CHECKING:
 def interfaces() -> tuple[Interface, ...]:
     """Every interface this host has, one a line."""
     # Not at the top: whoever needs only the back ends would load every interface with them.
-    from edge.spin import redis
+    from edge.spin import key_value, redis, sqlite, variables, wasi_config, wasi_keyvalue
 
     return (
+        key_value.KEY_VALUE,
+        key_value.UNVERSIONED,
+        variables.VARIABLES,
+        variables.CONFIG,
+        sqlite.SQLITE,
+        sqlite.SQLITE_3,
+        sqlite.UNVERSIONED,
+        wasi_keyvalue.STORE,
+        wasi_keyvalue.ATOMICS,
+        wasi_keyvalue.BATCH,
+        wasi_config.STORE,
         redis.REDIS,
         redis.REDIS_TYPES,
         redis.UNVERSIONED,

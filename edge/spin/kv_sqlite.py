@@ -28,7 +28,8 @@ _EXISTS = f"SELECT 1 {_WHERE}"
 _DELETE = f"DELETE {_WHERE}"
 _SET = """INSERT INTO spin_key_value (store, key, value) VALUES (?, ?, ?)
     ON CONFLICT (store, key) DO UPDATE SET value = excluded.value"""
-_KEYS = "SELECT key FROM spin_key_value WHERE store = ? AND key > ? ORDER BY key LIMIT ?"
+_KEYS = "SELECT key FROM spin_key_value WHERE store = ? AND key {} ? ORDER BY key LIMIT ?"
+_FIRST_KEYS, _NEXT_KEYS = _KEYS.format(">="), _KEYS.format(">")
 _USAGE = """SELECT count(*), total(length(CAST(key AS BLOB)) + length(value))
     FROM spin_key_value WHERE store = ?"""
 
@@ -81,8 +82,8 @@ class _Table:
         return self._execute(_EXISTS, (store, key)).fetchone() is not None
 
     def keys(self, store: str, cursor: str | None) -> tuple[list[str], str | None]:
-        # No key sorts before the empty one, which is none.
-        rows = self._execute(_KEYS, (store, cursor or "", _PAGE)).fetchall()
+        statement = _FIRST_KEYS if cursor is None else _NEXT_KEYS
+        rows = self._execute(statement, (store, cursor or "", _PAGE)).fetchall()
         keys = [str(key) for (key,) in rows]
         return keys, keys[-1] if len(keys) == _PAGE else None
 
