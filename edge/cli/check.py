@@ -9,17 +9,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edge import wasi
 from edge.application import templates
 from edge.cli.common import Verbs, application_arguments, state_dir, variables
 from edge.engine.guest import named_plan
 from edge.engine.host import Interfaces
 from edge.engine.plan import Missing, Plan
 from edge.invocation.application import entry
-from edge.node import allowed_hosts
+from edge.invocation.handlers import event_entry
+from edge.node import EXPORTS, allowed_hosts, interfaces
+from edge.node.services import read_triggers, show_triggers, trigger_notes, type_notes
 from edge.registry import local
 from edge.registry.download import download
-from edge.wasi.http.types import INCOMING_HANDLER
+from edge.spin.platform import Stores
 
 
 def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
@@ -47,24 +48,31 @@ async def _check(options: argparse.Namespace) -> dict[str, Any]:
     loaded = await local.load(options.app, state_dir=state_dir(options), fetch=download)
     application = loaded.application
     values = templates.resolve(application.variables, variables(options.variable))
-    plans = {id: _plan(id, path) for id, path in loaded.sources.items()}
+    triggers = read_triggers(application, values)
+    stores = Stores(state_dir(options))
+    known = interfaces()
+    plans = {id: _plan(id, path, known) for id, path in loaded.sources.items()}
     for declared in application.components.values():
         allowed_hosts(application, declared, values)
+        stores.grant(application.name, declared, values)
     for trigger in application.http:
         if id := trigger.component:
             entry(id, plans[id].exports, command=trigger.wagi is not None)
+    for kind, found in triggers.items():
+        for one in found.triggers:
+            event_entry(kind, one.component, plans[one.component])
     return {
         "name": application.name,
         "triggers": list(application.trigger_types),
         "routes": [t.route.text for t in application.http if t.route],
-        "notes": list(application.notes),
+        "events": show_triggers(triggers),
+        "notes": [*application.notes, *type_notes(application), *trigger_notes(triggers)],
         "components": {id: _component(plan) for id, plan in plans.items()},
     }
 
 
-def _plan(id: str, path: Path) -> Plan:
-    interfaces = Interfaces(wasi.interfaces())
-    return named_plan(path.read_bytes(), f"component {id}", interfaces, (INCOMING_HANDLER,))
+def _plan(id: str, path: Path, known: Interfaces) -> Plan:
+    return named_plan(path.read_bytes(), f"component {id}", known, EXPORTS)
 
 
 def _component(plan: Plan) -> dict[str, Any]:
@@ -78,6 +86,7 @@ def _missing(plan: Plan) -> list[str]:
 
 def _text(found: dict[str, Any]) -> str:
     lines = [f"{found['name']}: ok", f"  routes: {', '.join(found['routes']) or 'none'}"]
+    lines += [f"  {event}" for event in found["events"]]
     lines += [f"  note: {note}" for note in found["notes"]]
     for id, component in found["components"].items():
         lines.append(f"  component {id}: exports {', '.join(component['exports'])}")

@@ -56,6 +56,7 @@ class Serving:
         """Serves `live` from now on, and says where. Raises EdgeError or OSError; what was served
         before then goes on.
         """
+        await self._services.prepare(live)
         if live.application.http and self._http is None:
             listen = [(self._listen.host, self._listen.port)]
             server = HttpServer(live, listen=listen, tls=self._tls)
@@ -64,9 +65,9 @@ class Serving:
         await self._services.update(live)
         if self._http is not None:
             self._http.handler = live
-        said = show_triggers(self.live) if self.live is not None else []
+        said = show_triggers(self.live.triggers) if self.live is not None else []
         self.live = live
-        _say([line for line in show_triggers(live) if line not in said])
+        _say([line for line in show_triggers(live.triggers) if line not in said])
 
     async def drain(self, stop: asyncio.Event) -> None:
         """Takes no more events and finishes those under way, until `stop` is set."""

@@ -11,12 +11,13 @@ import resource
 import signal
 import ssl
 from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from edge.application import units
-from edge.cli import once
+from edge.cli import mqtt, once
 from edge.cli.common import (
     Verbs,
     application_arguments,
@@ -31,9 +32,10 @@ from edge.config import Address, Limits, parse_address
 from edge.errors import ConfigError, EdgeError
 from edge.invocation.application import LiveApplication
 from edge.node import Node, open_node
-from edge.node.services import TYPES, Settings
+from edge.node.services import Settings, trigger_notes, type_notes
 from edge.registry import local
 from edge.registry.download import download
+from edge.spin.platform import Stores
 
 # Open files; the HTTP trigger accepts twice its 2,048 connections for a moment, to refuse them.
 FILES = 16_384
@@ -73,6 +75,7 @@ def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve HTTPS; PEM")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's key; PEM")
+    mqtt.add_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -87,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _once(options: argparse.Namespace) -> int:
-    async with open_node(code_dir(options), _limits(options)) as node:
+    async with _node(options) as node:
         loaded = await local.load(options.app, state_dir=state_dir(options), fetch=download)
         return await once.run(node, loaded, variables(options.variable), options.arguments)
 
@@ -102,9 +105,10 @@ def _allow_many_connections() -> None:
 async def _up(options: argparse.Namespace) -> int:
     _cancel_on_sigterm()
     tls = _tls(options)
-    async with open_node(code_dir(options), _limits(options)) as node:
+    async with mqtt.broker(options) as mqtt_settings, _node(options) as node:
         version = await _activate(node, options)
-        async with Serving(Settings(state_dir(options)), options.listen, tls) as serving:
+        settings = Settings(state_dir(options), mqtt_settings)
+        async with Serving(settings, options.listen, tls) as serving:
             await serving.show(version.live)
             stop = _stop_signals()
             await _watch(node, options, version, serving, stop)
@@ -127,14 +131,11 @@ async def _activate(node: Node, options: argparse.Namespace) -> _Version:
     # What changes while a component is compiled is a change to this version.
     seen = await snapshot(loaded.watched)
     application = loaded.application
-    for note in application.notes:
+    for note in (*application.notes, *type_notes(application)):
         _log.warning("note: %s", note)
-    others = [type_ for type_ in application.trigger_types if type_ not in TYPES]
-    if not set(application.trigger_types) - set(others):
-        raise ConfigError(f"{application.name}: has no trigger that this version runs")
-    if others:
-        _log.warning("note: triggers that this version does not run: %s", ", ".join(others))
     live = await node.activate(loaded, variables(options.variable))
+    for note in trigger_notes(live.triggers):
+        _log.warning("note: %s", note)
     for route in live.unreachable:
         _log.warning("note: no request reaches the route %s", route)
     return _Version(loaded, seen, live)
@@ -225,8 +226,9 @@ def _tls(options: argparse.Namespace) -> ssl.SSLContext | None:
     return context
 
 
-def _limits(options: argparse.Namespace) -> Limits:
-    return Limits() if options.memory is None else Limits(memory=options.memory)
+def _node(options: argparse.Namespace) -> AbstractAsyncContextManager[Node]:
+    limits = Limits() if options.memory is None else Limits(memory=options.memory)
+    return open_node(code_dir(options), limits, stores=Stores(state_dir(options)))
 
 
 def _explained(exc: OSError, options: argparse.Namespace) -> EdgeError:

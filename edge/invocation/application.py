@@ -7,7 +7,7 @@ with.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -35,15 +35,15 @@ Responder = Callable[[Request, Reply, Match[Any]], Work]
 class LiveApplication:
     """Answers the HTTP requests of one application: a Handler.
 
-    `sandboxes`: those of each component that has a trigger. `triggers`: those of other types, by
-    type, as their services want them; `events`: what runs their events, by the triggers' ids.
+    `sandboxes`: those of each component that has a trigger. `triggers`: what services of other
+    types of trigger are told, by type; `events`: what runs their events, by the triggers' ids.
     """
 
     def __init__(
         self,
         application: Application,
         sandboxes: Mapping[str, Sandboxes],
-        triggers: Mapping[Kind, Sequence[Any]] | None = None,
+        triggers: Mapping[Kind, Any] | None = None,
     ) -> None:
         self.application = application
         self.triggers = triggers or {}

@@ -1,7 +1,7 @@
 """The triggers of a node beside HTTP: what reads each type, what serves it.
 
 A service is opened when the first application needs it, told of every swap, and closed with the
-node. Services are entered and left by the task that calls `update` and leaves `Services`.
+node: all by the task that entered `Services`.
 """
 
 from __future__ import annotations
@@ -9,42 +9,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from edge import config
+from edge.application.messages import DeclaredBroker, read_broker, read_mqtt
 from edge.application.model import Application
 from edge.application.timers import read_cron
+from edge.errors import ConfigError
 from edge.invocation.application import LiveApplication
 from edge.invocation.event import EventHandler, Kind
 from edge.registry.atomic import write_file
 
-__all__ = ["TYPES", "Services", "Settings", "read_triggers", "show_triggers"]
-
-
-class Declared(Protocol):
-    """A trigger as `edge.application` reads it."""
-
-    @property
-    def id(self) -> str: ...
-
-
-class Service(Protocol):
-    """Serves all triggers of one type."""
-
-    async def update(self, items: Sequence[Any]) -> None:
-        """Swaps what is served; events under way keep the handler they began with."""
-
-    async def drain(self, timeout: float) -> None:
-        """Takes no more events and finishes what is under way, at most `timeout` seconds."""
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> Any: ...
+__all__ = [
+    "Declared",
+    "Services",
+    "Settings",
+    "read_triggers",
+    "show_triggers",
+    "trigger_notes",
+    "type_notes",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +39,35 @@ class Settings:
     """What services are opened with."""
 
     state_dir: Path
+    mqtt: config.Mqtt = field(default_factory=config.Mqtt)  # without a URL: the application's
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """An application's triggers of one type, and the server it names for them; None: none."""
+
+    triggers: tuple[Any, ...]
+    server: Any = None
+
+
+class Service(Protocol):
+    """Serves all triggers of one type while entered."""
+
+    async def __aenter__(self) -> Any: ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> Any: ...
+
+    async def update(self, items: Sequence[Any], /) -> None:
+        """Swaps what is served; events under way keep the handler they began with."""
+
+    async def drain(self, timeout: float, /) -> None:
+        """Takes no more events and finishes what is under way, at most `timeout` seconds."""
 
 
 # Makes what a service is told of one trigger: (trigger, application's name, handler).
@@ -60,39 +76,101 @@ Item = Callable[[Any, str, EventHandler], Any]
 
 @dataclass(frozen=True, slots=True)
 class TriggerType:
-    """`read`: its triggers in an application, with the values of the variables; raises ConfigError.
-    `make`: the service, not entered yet, and what it is told of each trigger. `show`: what a person
-    is told that it serves.
+    """`read`: its triggers in an application, with the values of the variables. `make`: a service
+    for them, and what that is told of each trigger. Both raise ConfigError. `show`: what a person
+    is told that is served.
     """
 
-    read: Callable[[Application, Mapping[str, str]], Sequence[Declared]]
-    make: Callable[[Settings], tuple[Any, Item]]
+    read: Callable[[Application, Mapping[str, str]], Declared]
+    make: Callable[[Settings, Declared], tuple[Service, Item]]
     show: Callable[[Any], str]
 
 
 # The services' modules are loaded when an application needs them: a client of MQTT or Redis costs
 # tens of milliseconds and megabytes.
-def _cron(settings: Settings) -> tuple[Any, Item]:
+def _mqtt(settings: Settings, declared: Declared) -> tuple[Service, Item]:
+    from edge.triggers.mqtt import MqttService, Subscription
+
+    return MqttService(mqtt_settings(settings.mqtt, declared.server)), Subscription
+
+
+def _cron(settings: Settings, _declared: Declared) -> tuple[Service, Item]:
     from edge.triggers.cron import Schedule, TimerService
 
     return TimerService(settings.state_dir / "timers.json", write_file), Schedule
 
 
 _TYPES: Mapping[Kind, TriggerType] = {
-    "cron": TriggerType(lambda app, _values: read_cron(app), _cron, lambda t: f"timer {t.id}"),
+    "mqtt": TriggerType(
+        lambda app, values: Declared(read_mqtt(app, values), read_broker(app, values)),
+        _mqtt,
+        lambda trigger: f"subscribed to {trigger.filter} for {trigger.component}",
+    ),
+    "cron": TriggerType(
+        lambda app, _values: Declared(read_cron(app)),
+        _cron,
+        lambda trigger: f"timer {trigger.id} for {trigger.component}",
+    ),
 }
 
 
-# Every type of trigger that a node runs.
-TYPES = ("http", *_TYPES)
-
-
-def read_triggers(
-    application: Application, values: Mapping[str, str]
-) -> dict[Kind, Sequence[Declared]]:
+def read_triggers(application: Application, values: Mapping[str, str]) -> dict[Kind, Declared]:
     """An application's triggers by type, as far as this version runs them. Raises ConfigError."""
     found = {kind: type.read(application, values) for kind, type in _TYPES.items()}
-    return {kind: triggers for kind, triggers in found.items() if triggers}
+    return {kind: declared for kind, declared in found.items() if declared.triggers}
+
+
+def type_notes(application: Application) -> list[str]:
+    """What this version leaves out of an application. Raises ConfigError when that is all of it."""
+    left_out = [type for type in application.trigger_types if type not in ("http", *_TYPES)]
+    if len(left_out) == len(application.trigger_types):
+        raise ConfigError(
+            f"{application.name}: has no trigger that this version runs",
+            hint=f"it runs {', '.join(('http', *_TYPES))}",
+        )
+    return [f"triggers that this version does not run: {', '.join(left_out)}"] if left_out else []
+
+
+def show_triggers(triggers: Mapping[Kind, Declared]) -> list[str]:
+    """One line for each trigger that is served beside HTTP."""
+    return [
+        _TYPES[kind].show(trigger)
+        for kind, declared in triggers.items()
+        for trigger in declared.triggers
+    ]
+
+
+def trigger_notes(triggers: Mapping[Kind, Declared]) -> list[str]:
+    """What their author should know and may ignore, one line each."""
+    return [
+        note
+        for declared in triggers.values()
+        for trigger in declared.triggers
+        for note in getattr(trigger, "notes", ())
+    ]
+
+
+def mqtt_settings(given: config.Mqtt, declared: DeclaredBroker | None) -> config.Mqtt:
+    """The broker that the node names, otherwise the application's. Raises ConfigError."""
+    if given.url:
+        return given
+    if declared is None:
+        raise ConfigError(
+            "mqtt: no broker is named",
+            hint="give one with --mqtt mqtt://HOST or --mqtt embedded, or in spin.toml: "
+            '[application.trigger.mqtt] address = "mqtt://HOST"',
+        )
+    found = replace(
+        given, url=declared.address, username=declared.username, password=declared.password
+    )
+    return found if declared.keepalive is None else replace(found, keepalive=declared.keepalive)
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    server: Any
+    service: Service
+    item: Item
 
 
 class Services:
@@ -100,8 +178,7 @@ class Services:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._open: dict[Kind, tuple[Service, Item]] = {}
-        self._stack = AsyncExitStack()
+        self._running: dict[Kind, _Running] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -112,35 +189,41 @@ class Services:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._stack.__aexit__(kind, error, trace)
+        async with AsyncExitStack() as stack:
+            for running in self._running.values():
+                stack.push_async_exit(running.service)
 
-    @property
-    def serving(self) -> bool:
-        return bool(self._open)
+    async def prepare(self, live: LiveApplication) -> None:
+        """Opens what `live` needs. Raises EdgeError; what was served goes on then."""
+        for kind, declared in live.triggers.items():
+            running = self._running.get(kind)
+            if running is None or running.server != declared.server:
+                await self._open(kind, declared)
 
     async def update(self, live: LiveApplication) -> None:
-        """Serves the triggers of `live` and no others."""
-        for kind in _TYPES:
-            triggers = live.triggers.get(kind, ())
-            if not triggers and kind not in self._open:
-                continue
-            service, item = await self._service(kind)
-            name = live.application.name
-            await service.update([item(t, name, live.events[t.id]) for t in triggers])
+        """Serves the triggers of `live`, which was prepared, and no others."""
+        name = live.application.name
+        for kind, running in self._running.items():
+            declared = live.triggers.get(kind, Declared(()))
+            items = [running.item(t, name, live.events[t.id]) for t in declared.triggers]
+            await running.service.update(items)
 
     async def drain(self, timeout: float) -> None:
         """Takes no more events and finishes what is under way, at most `timeout` seconds."""
         async with asyncio.TaskGroup() as group:
-            for kind, (service, _) in self._open.items():
-                group.create_task(service.drain(timeout), name=f"drain {kind}")
+            for kind, running in self._running.items():
+                group.create_task(running.service.drain(timeout), name=f"drain {kind}")
 
-    async def _service(self, kind: Kind) -> tuple[Service, Item]:
-        if kind not in self._open:
-            service, item = _TYPES[kind].make(self._settings)
-            self._open[kind] = await self._stack.enter_async_context(service), item
-        return self._open[kind]
+    async def _open(self, kind: Kind, declared: Declared) -> None:
+        service, item = _TYPES[kind].make(self._settings, declared)
+        old = self._running.pop(kind, None)
+        if old is not None:
+            # Another server: a session cannot be in two places.
+            await old.service.drain(_HANDOVER)
+            await old.service.__aexit__(None, None, None)
+        await service.__aenter__()
+        self._running[kind] = _Running(declared.server, service, item)
 
 
-def show_triggers(live: LiveApplication) -> list[str]:
-    """One line for each trigger that is served beside HTTP."""
-    return [_TYPES[kind].show(t) for kind, found in live.triggers.items() for t in found]
+# Seconds that events under way get when their server is exchanged for another.
+_HANDOVER = 5.0

@@ -1,0 +1,72 @@
+"""The options of `edge up` that name an MQTT broker."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from edge.config import Mqtt, parse_mqtt_url
+from edge.errors import ConfigError
+from edge.triggers.broker import embedded_broker
+
+EMBEDDED = "embedded"
+# Where MQTT's own tools look for a broker that is not named.
+PORT = 1883
+
+# What only a broker elsewhere has.
+_FILES = ("password-file", "ca", "cert", "key")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("MQTT")
+    group.add_argument(
+        "--mqtt",
+        metavar="URL",
+        help="mqtt://[USER@]HOST[:PORT], mqtts://, ws:// or wss://; wins over the address in"
+        f" spin.toml. {EMBEDDED}: one of its own for a first try, on port {PORT}",
+    )
+    group.add_argument(
+        "--mqtt-password-file", type=Path, metavar="FILE", help="holds the user's password"
+    )
+    group.add_argument("--mqtt-ca", type=Path, metavar="FILE", help="trusted instead of the system")
+    group.add_argument("--mqtt-cert", type=Path, metavar="FILE", help="the client's certificate")
+    group.add_argument("--mqtt-key", type=Path, metavar="FILE", help="the certificate's key; PEM")
+    group.add_argument(
+        "--mqtt-client-id", metavar="ID", help="default: made once, kept in the state directory"
+    )
+
+
+@asynccontextmanager
+async def broker(options: argparse.Namespace) -> AsyncIterator[Mqtt]:
+    """The settings that the options mean, without a URL when they name no broker; an embedded
+    broker runs while the context lasts. Raises EdgeError.
+    """
+    if options.mqtt != EMBEDDED:
+        yield _settings(options)
+        return
+    for name in (name for name in _FILES if _file(options, name)):
+        raise ConfigError(f"--mqtt-{name}: the embedded broker has neither users nor TLS")
+    async with embedded_broker(PORT) as url:
+        yield Mqtt(url=url, protocol="3.1.1", client_id=options.mqtt_client_id or "")
+
+
+def _settings(options: argparse.Namespace) -> Mqtt:
+    if options.mqtt:
+        parse_mqtt_url(options.mqtt, "--mqtt")
+    if (options.mqtt_cert is None) != (options.mqtt_key is None):
+        raise ConfigError("--mqtt-cert and --mqtt-key need each other")
+    return Mqtt(
+        url=options.mqtt or "",
+        password_file=_file(options, "password-file"),
+        ca_file=_file(options, "ca"),
+        certificate_file=_file(options, "cert"),
+        key_file=_file(options, "key"),
+        client_id=options.mqtt_client_id or "",
+    )
+
+
+def _file(options: argparse.Namespace, name: str) -> str | None:
+    path = getattr(options, f"mqtt_{name.replace('-', '_')}")
+    return None if path is None else str(path)
