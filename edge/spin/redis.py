@@ -7,14 +7,12 @@ connection into something else than questions and answers are refused.
 from __future__ import annotations
 
 import asyncio
-import importlib
-import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from edge.application.addresses import RedisAddress
 from edge.engine.host import Err, Interface
-from edge.spin import dial
+from edge.spin import dial, lazy
 from edge.spin.platform import Context, Outbound
 from edge.spin.resp import Argument, RedisFailure, Refused, Reply, Status, TooLarge
 
@@ -127,7 +125,7 @@ async def _open(context: Context, address: RedisAddress) -> RedisConnection:
         raise Err("too-many-connections")
     try:
         async with asyncio.timeout(brokers.connect):
-            library = await _library()
+            library = await lazy.load("edge.spin.redisclient")
             sock = await dial.connect(outbound, address.endpoint, brokers.connect)
             streams = await dial.streams(sock, address.endpoint, brokers.tls)
             connection = await library.Connection.open(
@@ -137,12 +135,6 @@ async def _open(context: Context, address: RedisAddress) -> RedisConnection:
         outbound.release()
         raise
     return RedisConnection(connection, outbound, brokers.max_payload)
-
-
-async def _library() -> Any:
-    """The module of connections, loaded by the first one, in a thread: that takes a while."""
-    name = "edge.spin.redisclient"
-    return sys.modules.get(name) or await asyncio.to_thread(importlib.import_module, name)
 
 
 def _check_command(command: str, arguments: Sequence[int | bytes]) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +22,7 @@ from edge.application.addresses import RedisAddress
 from edge.spin.dial import Streams
 from edge.spin.resp import Argument, RedisFailure, Refused, Reply, packed, read_reply
 
-__all__ = ["Connection"]
+__all__ = ["Client", "Connection"]
 
 # What servers before Redis 6 say to a user name.
 _OLD_SERVER = re.compile("ERR wrong number of arguments for '(auth|AUTH)' command")
@@ -82,6 +83,12 @@ class Connection:
         with self._closing():
             return await self._receive()
 
+    def post(self, *arguments: Argument) -> None:
+        """Sends without waiting: for who waits for each reply. Raises RedisFailure."""
+        if self.closed:
+            raise RedisFailure("the connection was lost")
+        self._raw.post(packed(arguments))
+
     def close(self) -> None:
         """Does not wait. Idempotent."""
         self._raw.abort()
@@ -110,6 +117,112 @@ class Connection:
         return reply
 
 
+class Client:
+    """Commands of any number of callers at once, over one connection, made when it is needed.
+
+    Replies come in the order of commands, so nobody waits for another's. `connect` raises
+    RedisFailure; `timeout`: seconds of a command, making the connection included.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[Connection]], timeout: float) -> None:
+        self._connect = connect
+        self._timeout = timeout
+        self._link: _Link | None = None
+        self._connecting: asyncio.Task[_Link] | None = None
+
+    async def command(self, *arguments: Argument) -> Reply:
+        """The reply. Raises Refused, TooLarge, RedisFailure; a write may have happened even so."""
+        link = None
+        try:
+            async with asyncio.timeout(self._timeout):
+                link = self._link
+                if link is None or link.closed:
+                    link = await self._linked()
+                reply = await link.ask(arguments)
+        except TimeoutError:
+            # Who else waits has no hope either; the next command gets a new connection.
+            if link is not None:
+                link.close()
+            raise RedisFailure("no answer in time") from None
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    async def close(self) -> None:
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
+        if self._link is not None:
+            self._link.close()
+            await asyncio.wait([self._link.task])
+
+    async def _linked(self) -> _Link:
+        if self._connecting is None:
+            loop = asyncio.get_running_loop()
+            self._connecting = loop.create_task(self._make(), name="redis connect")
+            self._connecting.add_done_callback(_noticed)
+        # The others go on waiting when one of them is cancelled.
+        return await asyncio.shield(self._connecting)
+
+    async def _make(self) -> _Link:
+        try:
+            self._link = _Link(await self._connect())
+            return self._link
+        finally:
+            self._connecting = None
+
+
+class _Link:
+    """A connection, and who waits for its next replies."""
+
+    __slots__ = ("_connection", "_waiting", "task")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._waiting: deque[asyncio.Future[Reply]] = deque()
+        self.task = asyncio.get_running_loop().create_task(self._read(), name="redis replies")
+
+    @property
+    def closed(self) -> bool:
+        return self._connection.closed
+
+    async def ask(self, arguments: Sequence[Argument]) -> Reply:
+        self._connection.post(*arguments)
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        return await future
+
+    def close(self) -> None:
+        self._connection.close()
+        self.task.cancel()
+        self._fail(RedisFailure("the connection was lost"))
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                reply = await self._connection.receive()
+                if not self._waiting:
+                    raise RedisFailure("the server answered what nobody asked")
+                future = self._waiting.popleft()
+                if not future.done():  # its caller may have gone
+                    future.set_result(reply)
+        except RedisFailure as exc:
+            self._connection.close()
+            self._fail(exc)
+
+    def _fail(self, failure: RedisFailure) -> None:
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(failure)
+
+
+def _noticed(task: asyncio.Task[_Link]) -> None:
+    """Its failure is no news when all who waited for it have gone."""
+    if not task.cancelled():
+        task.exception()
+
+
 class _Connection(AbstractConnection):
     """The library's connection, over streams that exist already; it never makes others."""
 
@@ -132,6 +245,9 @@ class _Connection(AbstractConnection):
 
     def repr_pieces(self) -> list[tuple[str, str | int]]:
         return []
+
+    def post(self, data: Iterable[bytes]) -> None:
+        self._streams[1].writelines(data)
 
     def abort(self) -> None:
         self._streams[1].transport.abort()
