@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def interfaces() -> tuple[Interface, ...]:
     """Every interface this host has, one a line."""
     # Not at the top: whoever needs only the back ends would load every interface with them.
-    from edge.spin import key_value, redis, sqlite, variables, wasi_config, wasi_keyvalue
+    from edge.spin import key_value, mqtt, redis, sqlite, variables, wasi_config, wasi_keyvalue
 
     return (
         key_value.KEY_VALUE,
@@ -25,6 +25,7 @@ def interfaces() -> tuple[Interface, ...]:
         wasi_keyvalue.ATOMICS,
         wasi_keyvalue.BATCH,
         wasi_config.STORE,
+        mqtt.MQTT,
         redis.REDIS,
         redis.REDIS_TYPES,
         redis.UNVERSIONED,
