@@ -149,7 +149,7 @@ class Worker:
         """As `stop`, and what runs ends where it can."""
         self._aborted = True
         handle = self._handle
-        if handle is not None:
+        if handle is not None and self.pending:
             try:
                 handle.connection.interrupt()
             except sqlite3.ProgrammingError:  # closed meanwhile
@@ -363,6 +363,9 @@ class Worker:
         self._suspect = False
         if handle is not None:
             try:
+                if self._aborted:
+                    # An interruption that found nothing to interrupt would end the checkpoint.
+                    handle.connection.execute("SELECT 1").fetchall()
                 handle.connection.close()
             except sqlite3.Error:  # what was acknowledged is in the file
                 pass
