@@ -68,7 +68,7 @@ class Broker:
         self._client = self._make_client()
         self._properties = packets.Properties() if self._version5 else None
         self._answers: dict[int, asyncio.Future[list[int]]] = {}
-        self._outbox = Outbox(self._wire, options.in_flight, options.where, version5=self._version5)
+        self._outbox = Outbox(self._wire, options, self._stuck)
         self._keepalive = KeepAlive(self._wire, self._unanswered)
         self._leaving = False
 
@@ -366,6 +366,10 @@ class Broker:
 
     def _unanswered(self) -> None:
         self._end(self._lost("the broker did not answer a ping"))
+        self._wire.abort()
+
+    def _stuck(self) -> None:
+        self._end(self._lost("the broker did not acknowledge a message in time"))
         self._wire.abort()
 
     def _lost(self, text: str, code: int = 0) -> BrokerError:

@@ -83,6 +83,7 @@ class BrokerOptions:
     receive_maximum: int = 64  # messages sent to us and not acknowledged
     max_packet: int = 1 << 20
     in_flight: int = 64  # messages sent by us and not acknowledged
+    confirm_timeout: float = 30.0  # the oldest of them without an answer: the connection is dead
     # Opens the connection instead of asyncio, for who decides about addresses; connected already.
     connected: Callable[[], Awaitable[socket.socket]] | None = None
 

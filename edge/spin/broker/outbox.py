@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 
 from edge.spin.broker import packets
-from edge.spin.broker.options import BrokerError
+from edge.spin.broker.options import BrokerError, BrokerOptions
 from edge.spin.broker.packets import MessageProperties
 from edge.spin.broker.wire import Wire
 
@@ -22,16 +23,28 @@ _PENDING_MAX = 4096
 
 
 class Outbox:
-    """What one connection sends. `quota`: how many may be unconfirmed; `largest`: bytes of one."""
+    """What one connection sends. `quota`: how many may be unconfirmed; `largest`: bytes of one.
 
-    def __init__(self, wire: Wire, quota: int, where: str, *, version5: bool) -> None:
+    `stuck` is called when the oldest of them has no answer within the connection's time for that.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        options: BrokerOptions,
+        stuck: Callable[[], None],
+    ) -> None:
         self._wire = wire
-        self._where = where
-        self._version5 = version5
+        self._where = options.where
+        self._timeout = options.confirm_timeout
+        self._stuck = stuck
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._version5 = options.protocol == "5"
         self._unconfirmed: dict[int, Confirmed] = {}
         self._pending: deque[tuple[bytes, int, Confirmed]] = deque()
         self._mid = _FIRST_MID
-        self.quota = quota
+        self.quota = options.in_flight
         self.largest = 268_435_455
 
     def send(
@@ -77,6 +90,8 @@ class Outbox:
             self._wire.write(packet)
             if mid:
                 self._unconfirmed[mid] = confirmed
+                if self._timer is None:
+                    self._watch()
             else:
                 confirmed(None)
 
@@ -89,11 +104,26 @@ class Outbox:
 
     def fail(self, error: BrokerError) -> None:
         """The connection is gone: nothing will be confirmed any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         callbacks = [*self._unconfirmed.values(), *(c for _, _, c in self._pending)]
         self._unconfirmed.clear()
         self._pending.clear()
         for confirmed in callbacks:
             confirmed(error)
+
+    def _watch(self) -> None:
+        mid, oldest = next(iter(self._unconfirmed.items()))
+        self._timer = self._loop.call_later(self._timeout, self._check, mid, oldest)
+
+    def _check(self, mid: int, oldest: Confirmed) -> None:
+        self._timer = None
+        # The identifier may have come round again meanwhile.
+        if self._unconfirmed.get(mid) is oldest:
+            self._stuck()
+        elif self._unconfirmed:
+            self._watch()
 
     def _next_mid(self) -> int:
         # Those that wait are numbered too; together they are fewer than half of all numbers.

@@ -1,0 +1,95 @@
+"""From the node's settings to what a connection needs: TLS, the password, the will."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.config import Mqtt, parse_mqtt_url
+from edge.errors import ConfigError
+from edge.spin.broker import BrokerOptions, Will
+
+__all__ = ["OFFLINE", "ONLINE", "Access"]
+
+ONLINE, OFFLINE = b"online", b"offline"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """`credentials`: the directory where systemd puts them. What blocks says so."""
+
+    settings: Mqtt
+    client_id: str
+    credentials: Path | None = None
+
+    @property
+    def where(self) -> str:
+        return str(self.settings.endpoint)
+
+    @property
+    def status_topic(self) -> str:
+        return self.settings.status_topic.replace("{client_id}", self.client_id)
+
+    def options(self, protocol: str, *, shared: bool) -> BrokerOptions:
+        """Reads certificates and the password: blocks. Raises ConfigError.
+
+        `shared`: for the connection of shared subscriptions, which has no status and whose session
+        is soon given up.
+        """
+        settings = self.settings
+        endpoint, given = parse_mqtt_url(settings.url)
+        topic = "" if shared else self.status_topic
+        delay = min(settings.will_delay, settings.session_expiry)
+        return BrokerOptions(
+            host=endpoint.host,
+            port=endpoint.port,
+            transport="tcp" if endpoint.path is None else "websockets",
+            path=endpoint.path or "",
+            tls=self._tls() if endpoint.tls else None,
+            username=settings.username or given.get("username"),
+            password=self._password() or given.get("password"),
+            client_id=f"{self.client_id}-share" if shared else self.client_id,
+            clean=False,
+            session_expiry=settings.share_expiry if shared else settings.session_expiry,
+            keepalive=settings.keepalive,
+            protocol="5" if protocol == "5" else "3.1.1",
+            will=Will(topic, OFFLINE, delay=delay) if topic else None,
+            receive_maximum=settings.receive_maximum,
+            max_packet=settings.max_packet,
+            in_flight=settings.receive_maximum,
+            confirm_timeout=settings.confirm_timeout,
+        )
+
+    def _tls(self) -> ssl.SSLContext:
+        settings = self.settings
+        try:
+            context = ssl.create_default_context(cafile=settings.ca_file)
+        except OSError as exc:
+            raise _unreadable("ca_file", settings.ca_file, exc) from exc
+        if settings.certificate_file is not None:
+            try:
+                # A key with a passphrase would be asked for on the terminal.
+                context.load_cert_chain(settings.certificate_file, settings.key_file, lambda: b"")
+            except OSError as exc:
+                raise _unreadable("certificate_file", settings.certificate_file, exc) from exc
+        return context
+
+    def _password(self) -> str | None:
+        name = self.settings.password_file
+        if name is None:
+            return self.settings.password
+        path = Path(name)
+        if self.credentials is not None and not path.is_absolute():
+            given = self.credentials / path
+            path = given if given.exists() else path
+        try:
+            return path.read_text().rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise _unreadable("password_file", name, exc) from exc
+
+
+def _unreadable(key: str, name: str | None, exc: Exception) -> ConfigError:
+    reason = getattr(exc, "strerror", None) or getattr(exc, "reason", None) or str(exc)
+    text = str(reason).replace("_", " ")
+    return ConfigError(f"mqtt.{key}: {name}: {text[:1].lower()}{text[1:].lower()}")

@@ -1,0 +1,318 @@
+"""One session with the broker, over one connection after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Coroutine
+from typing import Any
+
+from edge.errors import EdgeError
+from edge.invocation.event import Event
+from edge.spin.broker import Broker, BrokerError, BrokerOptions, Message, Refused
+from edge.triggers.mqtt import events
+from edge.triggers.mqtt.access import OFFLINE, ONLINE, Access
+from edge.triggers.mqtt.run import Delivery, Publication, Run
+from edge.triggers.mqtt.state import Session, State
+from edge.triggers.mqtt.table import Table
+from edge.triggers.mqtt.window import Window
+
+__all__ = ["Link"]
+
+_log = logging.getLogger("edge.mqtt")
+
+# Seconds before the first new attempt to connect, at most; doubled each time.
+_FIRST_PAUSE = 0.25
+# A connection that ended sooner did not work: the next attempt waits as after a failure.
+_STABLE = 5.0
+# Messages of QoS 1 taken without a receive maximum, which MQTT 3.1.1 does not have. Their replies
+# are confirmed behind what the broker sends meanwhile, so reading goes on for a while.
+_UNLIMITED = 1024
+
+
+class Link:
+    """Connects again and again; `run` is its task. Hands messages to the targets of its table."""
+
+    def __init__(self, access: Access, state: State, name: str) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.runs: set[Run] = set()
+        self.version5 = True
+        self._access = access
+        self._state = state
+        self._name = name
+        self._shared = name == "share"
+        self._session = state.sessions.setdefault(name, Session())
+        self._table = Table()
+        self._broker: Broker | None = None
+        self._protocol = access.settings.protocol
+        limit = access.settings.receive_maximum
+        self._limit = limit
+        self._most = max(_UNLIMITED, limit)
+        self._full = False
+        self._window = Window(self._acknowledge, 2 * self._most)
+        self._quick = 0  # messages of QoS 0 under way
+        self._counted = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._draining = False
+        self._left = False
+        self.closed = False
+        self._reported = ""
+        self._where = access.where
+
+    # --- what its owner calls ---------------------------------------------------------------------
+
+    def adopt(self, table: Table) -> None:
+        """From now on messages go to these targets; what is under way keeps its own."""
+        self._table = table
+        self._ready.clear()
+        self._wake.set()
+
+    async def ready(self) -> None:
+        """Until the broker knows the subscriptions of the table."""
+        await self._ready.wait()
+
+    async def drain(self) -> None:
+        """Takes no more messages. Ends when those under way are final and acknowledged."""
+        self._draining = True
+        self._balance()
+        while self.runs:
+            self._idle.clear()
+            await self._idle.wait()
+
+    async def run(self) -> None:
+        """Ends by cancellation, or after `leave`."""
+        failures = 0
+        while True:
+            try:
+                broker = await self._connect()
+            except EdgeError as exc:
+                self._report(exc)
+            else:
+                began = self.loop.time()
+                try:
+                    await self._serve(broker)
+                except BrokerError as exc:
+                    self._report(exc)
+                finally:
+                    self._broker = None
+                    self._ready.clear()
+                    broker.abort()
+                if self.loop.time() - began > _STABLE:
+                    failures = 0
+            if self._left:
+                return
+            longest = min(
+                self._access.settings.reconnect_max, _FIRST_PAUSE * 2 ** min(failures, 16)
+            )
+            failures += 1
+            await asyncio.sleep(random.uniform(0, longest))  # noqa: S311
+
+    async def close(self) -> None:
+        """After `run` has ended: what is under way is cancelled, and not acknowledged."""
+        self.closed = True
+        for run in self.runs:
+            run.cancel()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def leave(self) -> None:
+        """A goodbye to the broker: its clients see the node offline at once."""
+        self._left = True
+        broker = self._broker
+        if broker is None or not broker.alive:
+            return
+        try:
+            if topic := self._status_topic:
+                async with asyncio.timeout(2):
+                    await broker.publish(topic, OFFLINE, 1, retain=True)
+        except (BrokerError, TimeoutError):
+            pass  # the broker publishes the will then
+        await broker.disconnect(2)
+
+    # --- the connection ---------------------------------------------------------------------------
+
+    async def _connect(self) -> Broker:
+        try:
+            return await self._attempt(self._protocol)
+        except BrokerError as exc:
+            # What a broker before MQTT 5 does with a version it does not know is its own choice.
+            if self._protocol != "5" or exc.reason not in ("version", "lost"):
+                raise
+            try:
+                broker = await self._attempt("3.1.1")
+            except BrokerError:
+                raise exc from None
+            if exc.reason == "version":
+                self._protocol = "3.1.1"
+            return broker
+
+    async def _attempt(self, protocol: str) -> Broker:
+        def options() -> BrokerOptions:
+            return self._access.options(protocol, shared=self._shared)
+
+        broker = Broker(await asyncio.to_thread(options), self._arrived, self._oversized)
+        await broker.connect(self._access.settings.connect_timeout)
+        return broker
+
+    async def _serve(self, broker: Broker) -> None:
+        """From the answer to CONNECT to the end of the connection. Raises BrokerError."""
+        self._opened(broker)
+        _log.info("connected to %s with MQTT %s", self._where, broker.options.protocol)
+        self._reported = ""
+        broker.closed.add_done_callback(lambda _: self._wake.set())
+        while not broker.closed.done():
+            self._wake.clear()
+            table = self._table
+            await self._subscribe(broker, table)
+            if table is self._table:
+                self._ready.set()
+                await self._wake.wait()
+        error = broker.closed.result()
+        if error is not None:
+            raise error
+
+    def _opened(self, broker: Broker) -> None:
+        """Once for each connection: before its first message, which may come with its answer."""
+        if self._broker is broker:
+            return
+        self._broker = broker
+        self.version5 = broker.version5
+        self._window.reconnected(session_present=broker.session_present)
+        if not broker.session_present:
+            self._session = self._state.sessions[self._name] = Session()
+        if topic := self._status_topic:
+            broker.send(topic, ONLINE, 1, lambda _: None, retain=True)
+        for run in tuple(self.runs):
+            run.send()
+        self._balance()
+
+    async def _subscribe(self, broker: Broker, table: Table) -> None:
+        wanted = {f.text: f.qos for f in table.filters}
+        known = dict(self._session.filters)
+        # Saved before and after: what the broker knows and we do not could never be undone.
+        await self._remember(known | wanted)
+        await broker.unsubscribe([text for text in known if text not in wanted])
+        # With MQTT 5 it costs nothing to repeat oneself; before, retained messages came again.
+        fresh = [f for f in table.filters if broker.version5 or known.get(f.text) != f.qos]
+        for text, code in (await broker.subscribe(fresh)).items():
+            if code >= 0x80:
+                del wanted[text]
+                where = ", ".join(t.trigger.id for t in table.of_filter(text))
+                _log.error(
+                    "%s: the broker refused %s (%#x): trigger %s", self._where, text, code, where
+                )
+        await self._remember(wanted)
+
+    async def _remember(self, filters: dict[str, int]) -> None:
+        if self._session.filters != filters or not self._state.saved:
+            self._session.filters = filters
+            await asyncio.to_thread(self._state.save)
+
+    def _report(self, error: EdgeError) -> None:
+        """Each reason once, until there is another."""
+        if error.message == self._reported:
+            return
+        self._reported = error.message
+        hint = f" ({error.hint})" if error.hint else ""
+        lost = isinstance(error, BrokerError) and error.reason == "lost"
+        _log.log(
+            logging.WARNING if lost else logging.ERROR, "%s%s; trying again", error.message, hint
+        )
+
+    @property
+    def _status_topic(self) -> str:
+        return "" if self._shared else self._access.status_topic
+
+    # --- messages ---------------------------------------------------------------------------------
+
+    def _arrived(self, message: Message) -> None:
+        broker = message.connection
+        if broker is not self._broker:
+            assert isinstance(broker, Broker)
+            self._opened(broker)
+        if self._draining or (message.qos and self._window.rejoin(message, self)):
+            return
+        delivery = Delivery(message, self)
+        targets = self._table.targets(message)
+        delivery.open = len(targets)
+        if not message.qos:
+            self._quick += len(targets) > 0
+        for target in targets:
+            Run(delivery, target).start()
+        if message.qos:
+            self._window.add(delivery)
+        if delivery.open:
+            self._balance()
+
+    def _oversized(self, refused: Refused) -> None:
+        """It never was in memory; what remains is to say so, once, and to be rid of it."""
+        limit = self._access.settings.max_packet
+        reason = f"{refused.size} bytes, mqtt.max_packet allows {limit}"
+        _log.error("%s: message on %s refused: %s", self._where, refused.topic[:80], reason)
+        message = Message(refused.topic, b"", refused.qos, refused.mid)
+        message.connection = self._broker
+        if self._draining:
+            return
+        delivery = Delivery(message, self)
+        targets = self._table.targets(message)
+        delivery.open = len(targets)
+        if not message.qos:
+            self._quick += len(targets) > 0
+        for target in targets:
+            Run(delivery, target).reject(reason)
+        if message.qos:
+            self._window.add(delivery)
+
+    def event(self, message: Message) -> Event:
+        self._counted += 1
+        key = events.key(message, self._session.name, self._counted)
+        return events.event(message, key, self._where)
+
+    def start(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work, name=f"mqtt {run.target.trigger.id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def publish(self, run: Run, publication: Publication) -> None:
+        broker = self._broker
+        if broker is not None and broker.alive:
+            broker.send(
+                publication.topic,
+                publication.payload,
+                publication.qos,
+                run.confirmed,
+                properties=publication.properties,
+            )
+        elif not publication.qos:
+            run.confirmed(None)  # lost, as its sender allowed
+
+    def settled(self, delivery: Delivery) -> None:
+        if delivery.message.qos:
+            self._window.advance()
+        else:
+            self._quick -= 1
+        if self._full:
+            self._balance()
+        if self._draining and not self.runs:
+            self._idle.set()
+
+    def _acknowledge(self, message: Message) -> None:
+        if self._broker is not None:
+            self._broker.ack(message)
+
+    def _balance(self) -> None:
+        """No more is read than can be kept. While it drains all is: that confirms the replies."""
+        full = self._quick >= self._limit or len(self._window) >= self._most
+        self._full = full and not self._draining
+        if self._broker is None:
+            return
+        if self._full:
+            self._broker.pause()
+        else:
+            self._broker.resume()

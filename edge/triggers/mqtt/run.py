@@ -1,0 +1,301 @@
+"""One message in one component, until what becomes of it is final."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from edge.invocation.event import Event, Outcome, Status
+from edge.spin.broker import BrokerError, Message, MessageProperties
+from edge.triggers.mqtt import deadletter
+from edge.triggers.mqtt.target import Target
+
+__all__ = ["Delivery", "Host", "Publication", "Run"]
+
+_log = logging.getLogger("edge.mqtt")
+
+# Seconds before another attempt: anything from nothing to the first, doubled for each failure, up
+# to the last. A full jitter keeps what failed together from coming back together.
+_FIRST_PAUSE = 0.1
+_LAST_PAUSE = 10.0
+# The same while the node has no room.
+_FIRST_BUSY = 0.02
+_LAST_BUSY = 1.0
+
+
+class Host(Protocol):
+    """The link that a message came by."""
+
+    loop: asyncio.AbstractEventLoop
+    runs: set[Run]  # those that are not final
+    version5: bool
+    closed: bool  # nothing starts any more
+
+    def event(self, message: Message) -> Event: ...
+
+    def start(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
+        """Runs it as a task that ends with the link."""
+
+    def publish(self, run: Run, publication: Publication) -> None:
+        """Tells `run.confirmed` once; where there is no connection, asks again when there is."""
+
+    def settled(self, delivery: Delivery) -> None: ...
+
+
+class Publication:
+    """A reply or a dead letter on its way."""
+
+    __slots__ = ("payload", "properties", "qos", "topic")
+
+    def __init__(self, topic: str, payload: bytes, qos: int, properties: MessageProperties) -> None:
+        self.topic = topic
+        self.payload = payload
+        self.qos = qos
+        self.properties = properties
+
+
+class Delivery:
+    """A message and how many of its runs are not final yet."""
+
+    __slots__ = ("_event", "expires", "host", "message", "open")
+
+    def __init__(self, message: Message, host: Host) -> None:
+        self.message = message
+        self.host = host
+        self.open = 0
+        self.expires: float | None = None
+        self._event: Event | None = None
+        if (expiry := message.properties.expiry) is not None:
+            self.expires = host.loop.time() + expiry
+
+    @property
+    def event(self) -> Event:
+        if self._event is None:
+            self._event = self.host.event(self.message)
+        return self._event
+
+
+class Run:
+    """Made by a link, `start`ed once. `final` is when the message need not be kept for it."""
+
+    __slots__ = (
+        "_attempts",
+        "_began",
+        "_busy",
+        "_key",
+        "_reply_topic",
+        "_timer",
+        "delivery",
+        "final",
+        "publication",
+        "target",
+    )
+
+    def __init__(self, delivery: Delivery, target: Target) -> None:
+        self.delivery = delivery
+        self.target = target
+        self.final = False
+        self.publication: Publication | None = None
+        self._attempts = 0
+        self._busy = 0
+        self._began = 0.0
+        self._key: str | None = None
+        self._reply_topic: str | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begins at once, or when those before it in its lane are final."""
+        lanes, key = self.target.lanes, self.target.lane(self.delivery.message)
+        if key is not None and (lane := lanes.get(key)) is not None:
+            self._key = key
+            lane.append(self)
+        else:
+            self.begin()
+            if self.final:
+                return
+            if key is not None:
+                self._key = key
+                lanes[key] = deque()
+        self.delivery.host.runs.add(self)
+
+    def begin(self) -> None:
+        delivery = self.delivery
+        if delivery.host.closed:
+            return
+        self._began = delivery.host.loop.time()
+        if delivery.expires is not None and self._began > delivery.expires:
+            self._dead("expired before it could be handled")
+            return
+        try:
+            self._reply_topic = self.target.reply_topic(delivery.message)
+        except ValueError as exc:
+            self._dead(str(exc))
+            return
+        self._warn()
+        self._attempt()
+
+    def reject(self, reason: str) -> None:
+        """It can not be run at all. Instead of `start`."""
+        self._dead(reason)
+        if not self.final:
+            self.delivery.host.runs.add(self)
+
+    def cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def send(self) -> None:
+        """Publishes what is to be published, on the connection there is now."""
+        if self.publication is not None:
+            self.delivery.host.publish(self, self.publication)
+
+    def confirmed(self, error: BrokerError | None) -> None:
+        """The broker has the publication, or it is known why not."""
+        if self.publication is None or (error is not None and error.reason == "lost"):
+            return  # that is not the guest's failure: sent again on the next connection
+        if error is not None and error.reason == "full":
+            self._later(random.uniform(0, _LAST_BUSY), self.send)  # noqa: S311
+            return
+        if error is not None:
+            _log.error("%s: not published to %s: %s", self, self.publication.topic, error.message)
+        self.publication = None
+        self._finish()
+
+    def __str__(self) -> str:
+        return f"trigger {self.target.trigger.id}: message {self.delivery.event.id}"
+
+    def _attempt(self) -> None:
+        self._timer = None
+        try:
+            result = self.target.handle(self.delivery.event)
+        except Exception as exc:  # the border of an invocation: a mistake of ours, not the guest's
+            _log.exception("%s: failed within the node", self)
+            result = Outcome(Status.FAILED, f"failed within the node: {type(exc).__name__}")
+        if isinstance(result, Outcome):
+            self._ended(result)
+        else:
+            self.delivery.host.start(self, self._awaited(result))
+
+    async def _awaited(self, work: Coroutine[Any, Any, Outcome]) -> None:
+        try:
+            outcome = await work
+        except Exception as exc:  # as in _attempt
+            _log.exception("%s: failed within the node", self)
+            outcome = Outcome(Status.FAILED, f"failed within the node: {type(exc).__name__}")
+        self._ended(outcome)
+
+    def _ended(self, outcome: Outcome) -> None:
+        if outcome.status is Status.DONE:
+            if outcome.reply is None or self._reply_topic is None:
+                self._finish()
+            else:
+                self._reply(self._reply_topic, outcome.reply, outcome.content_type)
+        elif outcome.status is Status.BUSY:
+            self._busy += 1
+            pause = _jittered(_FIRST_BUSY, _LAST_BUSY, self._busy)
+            self._began += pause  # waiting for room is not part of the time for retries
+            self._later(pause, self._attempt)
+        elif outcome.status is Status.REJECTED:
+            self._dead(outcome.reason)
+        else:
+            self._failed(outcome.reason)
+
+    def _failed(self, reason: str) -> None:
+        trigger, delivery = self.target.trigger, self.delivery
+        self._attempts += 1
+        self._busy = 0
+        now = delivery.host.loop.time()
+        pause = _jittered(_FIRST_PAUSE, _LAST_PAUSE, self._attempts)
+        # A message of QoS 0 may be lost, its sender said: nobody waits for it.
+        if not delivery.message.qos or self._attempts > trigger.retries:
+            self._dead(reason)
+        elif now + pause > self._began + trigger.retry_time:
+            self._dead(f"{reason} (retried for {now - self._began:.0f} s)")
+        elif delivery.expires is not None and now + pause > delivery.expires:
+            self._dead(f"{reason}; then it expired")
+        else:
+            self._later(pause, self._attempt)
+
+    def _later(self, pause: float, call: Any) -> None:
+        self._timer = self.delivery.host.loop.call_later(pause, call)
+
+    def _reply(self, topic: str, body: bytes, content_type: str | None) -> None:
+        message, event = self.delivery.message, self.delivery.event
+        properties = MessageProperties(
+            content_type=content_type,
+            correlation_data=message.properties.correlation_data,
+            # Whoever takes the reply sees that it is the same one when it comes again.
+            user=(("id", f"{event.id}/{self.target.trigger.id}"),),
+        )
+        self.publication = Publication(topic, body, message.qos, properties)
+        self.send()
+
+    def _dead(self, reason: str) -> None:
+        message, trigger = self.delivery.message, self.target.trigger
+        try:
+            topic = trigger.dead_letter and trigger.dead_letter.render(message.topic)
+        except ValueError as exc:
+            topic, reason = None, f"{reason} ({trigger.where}.dead_letter: {exc})"
+        _log.error(
+            "%s on %s: %s; %s",
+            self,
+            message.topic,
+            reason,
+            f"published to {topic}" if topic else "dropped",
+        )
+        if not topic:
+            self._finish()
+            return
+        told = self._told(reason)
+        payload, properties = message.payload, deadletter.properties(message, told)
+        if not self.delivery.host.version5:
+            payload = deadletter.structured(message, self.delivery.event, told)
+        self.publication = Publication(topic, payload, message.qos, properties)
+        self.send()
+
+    def _told(self, reason: str) -> tuple[tuple[str, str], ...]:
+        return (
+            ("id", self.delivery.event.id),
+            ("topic", self.delivery.message.topic),
+            ("reason", reason),
+            ("attempts", str(max(1, self._attempts))),
+            ("application", self.target.application),
+            ("component", self.target.trigger.component),
+            ("trigger", self.target.trigger.id),
+        )
+
+    def _warn(self) -> None:
+        asked, target = self.delivery.message.properties.response_topic, self.target
+        if asked is not None and not target.trigger.responses and not target.warned:
+            target.warned = True
+            _log.warning(
+                "trigger %s: a message asks for its reply on %s: %s.responses allows none",
+                target.trigger.id,
+                asked[:80],
+                target.trigger.where,
+            )
+
+    def _finish(self) -> None:
+        self.final = True
+        delivery = self.delivery
+        host = delivery.host
+        host.runs.discard(self)
+        if self._key is not None:
+            lanes = self.target.lanes
+            if waiting := lanes[self._key]:
+                # In a turn of its own: a long queue of quick ones must not hold up everybody else.
+                host.loop.call_soon(waiting.popleft().begin)
+            else:
+                del lanes[self._key]
+        delivery.open -= 1
+        if not delivery.open:
+            host.settled(delivery)
+
+
+def _jittered(first: float, last: float, number: int) -> float:
+    return random.uniform(0, min(last, first * 2 ** min(number - 1, 16)))  # noqa: S311

@@ -1,0 +1,119 @@
+"""The MQTT trigger: the subscriptions of all applications over at most two connections."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from edge.config import Mqtt
+from edge.triggers.mqtt.access import Access
+from edge.triggers.mqtt.link import Link
+from edge.triggers.mqtt.state import State
+from edge.triggers.mqtt.table import Table
+from edge.triggers.mqtt.target import Lanes, Subscription, Target
+
+__all__ = ["MqttService"]
+
+_log = logging.getLogger("edge.mqtt")
+
+
+class MqttService:
+    """Takes messages from the broker of `settings` to what `update` names.
+
+    `state_dir`: where the session's name is kept; None keeps none. `credentials`: the directory of
+    systemd's credentials, where `password_file` is looked for first. Entering raises ConfigError
+    for files that can not be read; a broker that is not there is logged and tried again.
+    """
+
+    def __init__(
+        self, settings: Mqtt, *, state_dir: Path | None = None, credentials: Path | None = None
+    ) -> None:
+        self._settings = settings
+        self._file = None if state_dir is None else state_dir / "mqtt.json"
+        self._credentials = credentials
+        self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
+        self._lanes: dict[tuple[str, str], Lanes] = {}
+        self._noted: set[str] = set()
+        self._state: State | None = None
+        self._access: Access | None = None
+
+    async def __aenter__(self) -> Self:
+        self._state = state = await asyncio.to_thread(State.load, self._file)
+        client_id = self._settings.client_id
+        if client_id and client_id != state.client_id:
+            # Another client's sessions are not this one's.
+            state = self._state = replace(State(self._file), client_id=client_id)
+        self._access = access = Access(self._settings, state.client_id, self._credentials)
+        await asyncio.to_thread(access.options, "5", shared=False)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        links, self._links = self._links, {}
+        for link, _ in links.values():
+            await link.leave()
+        for link, task in links.values():
+            task.cancel()
+            await asyncio.wait((task,))
+            await link.close()
+
+    async def update(self, subscriptions: Sequence[Subscription]) -> None:
+        """From now on these are served. Messages under way are finished by what they began with."""
+        targets = [self._target(one) for one in subscriptions]
+        keys = {(t.application, t.trigger.id) for t in targets}
+        self._lanes = {key: lanes for key, lanes in self._lanes.items() if key in keys or lanes}
+        for target in targets:
+            self._note(target)
+        self._adopt("main", [t for t in targets if t.trigger.filter.share is None])
+        self._adopt("share", [t for t in targets if t.trigger.filter.share is not None])
+
+    async def ready(self) -> None:
+        """Until the broker has taken every subscription of the last `update`."""
+        for link, _ in self._links.values():
+            await link.ready()
+
+    async def drain(self, timeout: float) -> None:
+        """Takes no more messages, finishes and acknowledges those under way, says goodbye.
+
+        What is not finished in time is delivered again to the next process.
+        """
+        try:
+            async with asyncio.timeout(timeout), asyncio.TaskGroup() as group:
+                for name, (link, _) in self._links.items():
+                    group.create_task(link.drain(), name=f"drain {name}")
+        except TimeoutError:
+            _log.warning(
+                "messages that were not finished within %g s are left to the broker", timeout
+            )
+        for link, _ in self._links.values():
+            await link.leave()
+
+    def _target(self, subscription: Subscription) -> Target:
+        key = subscription.application, subscription.trigger.id
+        return Target(subscription, self._lanes.setdefault(key, {}))
+
+    def _note(self, target: Target) -> None:
+        for note in target.trigger.notes:
+            if note not in self._noted:
+                self._noted.add(note)
+                _log.warning("note: %s", note)
+
+    def _adopt(self, name: str, targets: list[Target]) -> None:
+        if name in self._links:
+            self._links[name][0].adopt(Table(targets))
+        elif targets:
+            assert self._access is not None
+            assert self._state is not None
+            link = Link(self._access, self._state, name)
+            link.adopt(Table(targets))
+            task = link.loop.create_task(link.run(), name=f"mqtt {name}")
+            self._links[name] = link, task

@@ -1,0 +1,70 @@
+"""What must outlive the process so that a session does: the client identifier, and for each session
+its name and what was subscribed to in it. One small file, written only when that changes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+__all__ = ["Session", "State"]
+
+
+@dataclass(slots=True)
+class Session:
+    """One of the broker's. `name` is new with each, part of its messages' keys."""
+
+    name: str = field(default_factory=lambda: secrets.token_hex(8))
+    filters: dict[str, int] = field(default_factory=dict)  # filter -> QoS
+
+
+@dataclass(slots=True)
+class State:
+    """`file`: None keeps nothing. `load` and `save` block; call them in a thread."""
+
+    file: Path | None
+    client_id: str = field(default_factory=lambda: f"edge-{secrets.token_hex(6)}")
+    sessions: dict[str, Session] = field(default_factory=dict)
+    saved: bool = False
+
+    @classmethod
+    def load(cls, file: Path | None) -> State:
+        """What was saved; a new one when that can not be read. Raises OSError."""
+        if file is None or not file.exists():
+            return cls(file)
+        try:
+            content = json.loads(file.read_text())
+            sessions = {
+                str(name): Session(
+                    str(one["name"]), {str(k): int(q) for k, q in one["filters"].items()}
+                )
+                for name, one in content["sessions"].items()
+            }
+            return cls(file, str(content["client_id"]), sessions)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return cls(file)
+
+    def save(self) -> None:
+        """Atomic and durable. Raises OSError."""
+        self.saved = True
+        if self.file is None:
+            return
+        content = {
+            "client_id": self.client_id,
+            "sessions": {name: asdict(one) for name, one in self.sessions.items()},
+        }
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self.file.with_name(f".{self.file.name}.new")
+        with fresh.open("w") as out:
+            json.dump(content, out)
+            out.flush()
+            os.fsync(out.fileno())
+        fresh.replace(self.file)
+        folder = os.open(self.file.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

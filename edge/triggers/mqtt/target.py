@@ -1,0 +1,78 @@
+"""A subscription, and the order in which its messages run."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+from edge.application.messages import MqttTrigger
+from edge.application.topics import check_topic
+from edge.invocation.event import EventHandler
+from edge.spin.broker import Message
+
+__all__ = ["Lanes", "Subscription", "Target"]
+
+# Rendered topics that are remembered.
+_TOPICS_MAX = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A trigger of an application, and what runs its component."""
+
+    trigger: MqttTrigger
+    application: str
+    handle: EventHandler
+
+
+class Startable(Protocol):
+    """What waits in a lane."""
+
+    def begin(self) -> None: ...
+
+
+# What must not run at the same time -> who waits, in order. Empty lanes are not kept.
+Lanes = dict[str, deque[Startable]]
+
+
+class Target:
+    """A subscription at work. `lanes` outlive it: a swap keeps the order of what is under way."""
+
+    __slots__ = ("_topics", "application", "handle", "lanes", "trigger", "warned")
+
+    def __init__(self, subscription: Subscription, lanes: Lanes) -> None:
+        self.trigger = subscription.trigger
+        self.application = subscription.application
+        self.handle = subscription.handle
+        self.lanes = lanes
+        self.warned = False
+        self._topics: dict[str, str] = {}
+
+    def lane(self, message: Message) -> str | None:
+        """What it must be in order with; None: nothing."""
+        ordered = self.trigger.ordered
+        if ordered == "topic":
+            return message.topic
+        return "" if ordered == "all" else None
+
+    def reply_topic(self, message: Message) -> str | None:
+        """Where its reply goes. A ValueError: it asks for what is not allowed."""
+        asked, trigger = message.properties.response_topic, self.trigger
+        if asked is not None and trigger.responses:
+            check_topic(asked)
+            if not any(allowed.matches(asked) for allowed in trigger.responses):
+                raise ValueError(f'{trigger.where}.responses does not allow "{asked[:80]}"')
+            return asked
+        if trigger.reply_topic is None:
+            return None
+        if (known := self._topics.get(message.topic)) is not None:
+            return known
+        if len(self._topics) >= _TOPICS_MAX:
+            self._topics.clear()
+        try:
+            rendered = trigger.reply_topic.render(message.topic)
+        except ValueError as exc:
+            raise ValueError(f"{trigger.where}.reply_topic: {exc}") from None
+        self._topics[message.topic] = rendered
+        return rendered
