@@ -11,7 +11,19 @@ if TYPE_CHECKING:
 def interfaces() -> tuple[Interface, ...]:
     """Every interface this host has, one a line."""
     # Not at the top: whoever needs only the back ends would load every interface with them.
-    from edge.spin import key_value, mqtt, redis, sqlite, variables, wasi_config, wasi_keyvalue
+    from edge.spin import (
+        key_value,
+        llm,
+        mqtt,
+        mysql,
+        postgres,
+        rdbms,
+        redis,
+        sqlite,
+        variables,
+        wasi_config,
+        wasi_keyvalue,
+    )
 
     return (
         key_value.KEY_VALUE,
@@ -29,4 +41,14 @@ def interfaces() -> tuple[Interface, ...]:
         redis.REDIS,
         redis.REDIS_TYPES,
         redis.UNVERSIONED,
+        rdbms.RDBMS_TYPES,
+        rdbms.UNVERSIONED,
+        postgres.POSTGRES,
+        postgres.POSTGRES_3,
+        postgres.POSTGRES_4,
+        postgres.UNVERSIONED,
+        mysql.MYSQL,
+        mysql.UNVERSIONED,
+        llm.LLM,
+        llm.UNVERSIONED,
     )
