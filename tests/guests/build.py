@@ -210,7 +210,8 @@ class Guest:
         return OUT / f"{self.name}.wasm"
 
     def inputs(self) -> Iterator[Path]:
-        yield from (Path(__file__), EXAMPLES / "wasi_http.h", HERE / "c/world.wit")
+        yield from (Path(__file__), HERE / "c/world.wit")
+        yield from (EXAMPLES / "wasi_http.h", EXAMPLES / "spin.h")
         yield from self.source.iterdir() if self.source.is_dir() else [self.source]
 
     def is_current(self) -> bool:
@@ -240,6 +241,9 @@ def guests() -> dict[str, Guest]:
     found = [
         Guest("hello", EXAMPLES / "hello/hello.c", c_component),
         Guest("echo", EXAMPLES / "echo/echo.c", c_component),
+        Guest("request-response", EXAMPLES / "request-response/request-response.c", c_component),
+        Guest("thermostat", EXAMPLES / "thermostat/thermostat.c", c_component),
+        Guest("timer", EXAMPLES / "timer/timer.c", c_component),
         *(Guest(p.stem, p, c_component) for p in sorted((HERE / "c").glob("*.c"))),
         *(Guest(p.stem, p, text_component) for p in sorted((HERE / "core").glob("*.wat"))),
         *(Guest(p.stem, p, command) for p in sorted((HERE / "commands").glob("*.c"))),
