@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.application import templates
-from edge.cli.common import Verbs, application_arguments, state_dir, variables
+from edge.cli.common import Verbs, application_arguments, runtime_config, state_dir, variables
 from edge.engine.guest import named_plan
 from edge.engine.host import Interfaces
 from edge.engine.plan import Missing, Plan
@@ -45,11 +45,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _check(options: argparse.Namespace) -> dict[str, Any]:
-    loaded = await local.load(options.app, state_dir=state_dir(options), fetch=download)
+    runtime = runtime_config(options)
+    state = state_dir(options, runtime)
+    loaded = await local.load(options.app, state_dir=state, fetch=download)
     application = loaded.application
-    values = templates.resolve(application.variables, variables(options.variable))
+    values = templates.resolve(application.variables, variables(options, runtime, application))
     triggers = read_triggers(application, values)
-    stores = Stores(state_dir(options))
+    stores = Stores(state, runtime.stores)
     known = interfaces()
     plans = {id: _plan(id, path, known) for id, path in loaded.sources.items()}
     for declared in application.components.values():
@@ -66,7 +68,12 @@ async def _check(options: argparse.Namespace) -> dict[str, Any]:
         "triggers": list(application.trigger_types),
         "routes": [t.route.text for t in application.http if t.route],
         "events": show_triggers(triggers),
-        "notes": [*application.notes, *type_notes(application), *trigger_notes(triggers)],
+        "notes": [
+            *runtime.notes,
+            *application.notes,
+            *type_notes(application),
+            *trigger_notes(triggers),
+        ],
         "components": {id: _component(plan) for id, plan in plans.items()},
     }
 

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from edge.application.model import Application
 from edge.errors import ConfigError, EdgeError
+from edge.spin.runtime_config import RuntimeConfig, load
 
 T = TypeVar("T")
 
@@ -51,6 +53,13 @@ def application_arguments(parser: argparse.ArgumentParser) -> None:
         help="a variable of the application; NAME=@FILE takes it from a file",
     )
     parser.add_argument(
+        "--runtime-config-file",
+        "--runtime-config",
+        type=Path,
+        metavar="FILE",
+        help="Spin's runtime-config.toml: stores, databases, where variables come from",
+    )
+    parser.add_argument(
         "--state-dir",
         type=Path,
         metavar="DIR",
@@ -59,12 +68,26 @@ def application_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def state_dir(options: argparse.Namespace) -> Path:
+def runtime_config(options: argparse.Namespace) -> RuntimeConfig:
+    """What the file says that was named; without one, the defaults. Raises ConfigError."""
+    path = options.runtime_config_file
+    return RuntimeConfig() if path is None else load(path)
+
+
+def state_dir(options: argparse.Namespace, runtime: RuntimeConfig) -> Path:
     """The directory asked for, or `.edge` beside the application."""
     if options.state_dir is not None:
         return Path(options.state_dir)
+    if runtime.state_dir is not None:
+        return runtime.state_dir
     app: Path = options.app
     return (app if app.is_dir() else app.parent) / ".edge"
+
+
+def credentials() -> Path | None:
+    """Where systemd puts the secrets of a unit (`LoadCredential=`)."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    return Path(directory) if directory else None
 
 
 def code_dir(options: argparse.Namespace) -> Path:
@@ -77,8 +100,17 @@ def code_dir(options: argparse.Namespace) -> Path:
     return Path(cache) / "edge" / "code"
 
 
-def variables(given: Iterable[str]) -> dict[str, str]:
-    """`NAME=VALUE` pairs. Raises ConfigError for what is none, or a file that cannot be read."""
+def variables(
+    options: argparse.Namespace, runtime: RuntimeConfig, application: Application
+) -> dict[str, str]:
+    """Values for the application's variables: those of --variable, then what the runtime's
+    configuration knows, then the environment. Raises ConfigError.
+    """
+    given = _pairs(options.variable)
+    return runtime.variables(application.variables, given, os.environ)
+
+
+def _pairs(given: Iterable[str]) -> dict[str, str]:
     pairs = [text.partition("=") for text in given]
     for name, equals, _ in pairs:
         if not equals or not name:

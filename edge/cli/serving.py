@@ -36,6 +36,7 @@ class Serving:
         self._services = Services(settings)
         self._http: HttpServer | None = None
         self._stack = AsyncExitStack()
+        self._teller: asyncio.Task[None] | None = None
         self.live: LiveApplication | None = None
 
     async def __aenter__(self) -> Self:
@@ -48,6 +49,8 @@ class Serving:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._teller is not None:
+            self._teller.cancel()
         await self._stack.__aexit__(kind, error, trace)
         if self.live is not None:
             self.live.close()
@@ -67,7 +70,14 @@ class Serving:
             self._http.handler = live
         said = show_triggers(self.live.triggers) if self.live is not None else []
         self.live = live
-        _say([line for line in show_triggers(live.triggers) if line not in said])
+        if self._teller is not None:
+            self._teller.cancel()
+        lines = [line for line in show_triggers(live.triggers) if line not in said]
+        self._teller = asyncio.get_running_loop().create_task(self._tell(lines), name="tell")
+
+    async def _tell(self, lines: list[str]) -> None:
+        await self._services.ready()
+        _say(lines)
 
     async def drain(self, stop: asyncio.Event) -> None:
         """Takes no more events and finishes those under way, until `stop` is set."""

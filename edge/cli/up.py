@@ -23,6 +23,8 @@ from edge.cli.common import (
     application_arguments,
     argument,
     code_dir,
+    credentials,
+    runtime_config,
     state_dir,
     variables,
 )
@@ -32,10 +34,11 @@ from edge.config import Address, Limits, parse_address
 from edge.errors import ConfigError, EdgeError
 from edge.invocation.application import LiveApplication
 from edge.node import Node, open_node
-from edge.node.services import Settings, trigger_notes, type_notes
+from edge.node.services import Settings, type_notes
 from edge.registry import local
 from edge.registry.download import download
 from edge.spin.platform import Stores
+from edge.spin.runtime_config import RuntimeConfig
 
 # Open files; the HTTP trigger accepts twice its 2,048 connections for a moment, to refuse them.
 FILES = 16_384
@@ -90,9 +93,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _once(options: argparse.Namespace) -> int:
-    async with _node(options) as node:
-        loaded = await local.load(options.app, state_dir=state_dir(options), fetch=download)
-        return await once.run(node, loaded, variables(options.variable), options.arguments)
+    setting = _Setting.of(options)
+    async with setting.open_node() as node:
+        loaded = await setting.load()
+        values = variables(options, setting.runtime, loaded.application)
+        return await once.run(node, loaded, values, options.arguments)
 
 
 def _allow_many_connections() -> None:
@@ -105,16 +110,42 @@ def _allow_many_connections() -> None:
 async def _up(options: argparse.Namespace) -> int:
     _cancel_on_sigterm()
     tls = _tls(options)
-    async with mqtt.broker(options) as mqtt_settings, _node(options) as node:
-        version = await _activate(node, options)
-        settings = Settings(state_dir(options), mqtt_settings)
+    setting = _Setting.of(options)
+    for note in setting.runtime.notes:
+        _log.warning("note: %s", note)
+    async with mqtt.broker(options) as broker, setting.open_node() as node:
+        version = await _activate(node, setting)
+        settings = Settings(setting.state_dir, broker, credentials())
         async with Serving(settings, options.listen, tls) as serving:
             await serving.show(version.live)
             stop = _stop_signals()
-            await _watch(node, options, version, serving, stop)
+            await _watch(node, setting, version, serving, stop)
             stop.clear()
             await serving.drain(stop)
     return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """What does not change while it runs."""
+
+    options: argparse.Namespace
+    runtime: RuntimeConfig
+    state_dir: Path
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> _Setting:
+        runtime = runtime_config(options)
+        return cls(options, runtime, state_dir(options, runtime))
+
+    def open_node(self) -> AbstractAsyncContextManager[Node]:
+        options = self.options
+        limits = Limits() if options.memory is None else Limits(memory=options.memory)
+        stores = Stores(self.state_dir, self.runtime.stores)
+        return open_node(code_dir(options), limits, stores=stores, blocked=self.runtime.blocked)
+
+    async def load(self) -> local.LocalApplication:
+        return await local.load(self.options.app, state_dir=self.state_dir, fetch=download)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,16 +157,14 @@ class _Version:
     live: LiveApplication
 
 
-async def _activate(node: Node, options: argparse.Namespace) -> _Version:
-    loaded = await local.load(options.app, state_dir=state_dir(options), fetch=download)
+async def _activate(node: Node, setting: _Setting) -> _Version:
+    loaded = await setting.load()
     # What changes while a component is compiled is a change to this version.
     seen = await snapshot(loaded.watched)
     application = loaded.application
     for note in (*application.notes, *type_notes(application)):
         _log.warning("note: %s", note)
-    live = await node.activate(loaded, variables(options.variable))
-    for note in trigger_notes(live.triggers):
-        _log.warning("note: %s", note)
+    live = await node.activate(loaded, variables(setting.options, setting.runtime, application))
     for route in live.unreachable:
         _log.warning("note: no request reaches the route %s", route)
     return _Version(loaded, seen, live)
@@ -143,7 +172,7 @@ async def _activate(node: Node, options: argparse.Namespace) -> _Version:
 
 async def _watch(
     node: Node,
-    options: argparse.Namespace,
+    setting: _Setting,
     version: _Version,
     serving: Serving,
     stop: asyncio.Event,
@@ -152,14 +181,14 @@ async def _watch(
     one.
     """
     while not stop.is_set():
-        changed = await _until(stop, _next(node, options, version))
+        changed = await _until(stop, _next(node, setting, version))
         if changed is None:
             continue
         old = serving.live
         try:
             await serving.show(changed.live)
         except (EdgeError, OSError) as exc:
-            _not_swapped(exc, options)
+            _not_swapped(exc, setting.options)
             node.retire(changed.live)
             version = replace(version, seen=changed.seen)
             continue
@@ -180,17 +209,17 @@ async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
     return None if working.cancelled() else working.result()
 
 
-async def _next(node: Node, options: argparse.Namespace, version: _Version) -> _Version:
+async def _next(node: Node, setting: _Setting, version: _Version) -> _Version:
     """The next version that can be loaded."""
     watched, seen = version.local.watched, version.seen
-    if not options.watch:
+    if not setting.options.watch:
         await asyncio.get_running_loop().create_future()
     while True:
         seen = await changes(watched, seen)
         try:
-            return await _activate(node, options)
+            return await _activate(node, setting)
         except (EdgeError, OSError) as exc:
-            _not_swapped(exc, options)
+            _not_swapped(exc, setting.options)
 
 
 def _not_swapped(exc: EdgeError | OSError, options: argparse.Namespace) -> None:
@@ -224,11 +253,6 @@ def _tls(options: argparse.Namespace) -> ssl.SSLContext | None:
     except (OSError, ssl.SSLError) as exc:
         raise ConfigError(f"--tls-cert {options.tls_cert}: {exc}") from exc
     return context
-
-
-def _node(options: argparse.Namespace) -> AbstractAsyncContextManager[Node]:
-    limits = Limits() if options.memory is None else Limits(memory=options.memory)
-    return open_node(code_dir(options), limits, stores=Stores(state_dir(options)))
 
 
 def _explained(exc: OSError, options: argparse.Namespace) -> EdgeError:

@@ -31,7 +31,7 @@ from edge.registry.local import LocalApplication
 from edge.spin.platform import Stores
 from edge.wasi.http.client import Client, open_egress
 from edge.wasi.http.types import INCOMING_HANDLER
-from edge.wasi.outbound import Egress, Grants
+from edge.wasi.outbound import Egress, Grants, Network
 from edge.wasi.outbound import Limits as OutboundLimits
 from edge.wasi.tree import Tree
 
@@ -62,6 +62,7 @@ class Node:
     interfaces: Interfaces
     shared: sandbox.Node
     stores: Stores
+    blocked: tuple[Network, ...] = ()
 
     async def activate(
         self,
@@ -118,8 +119,23 @@ class Node:
             declared.options,
             tuple(declared.environment.items()),
             tree,
-            _grants(local, declared, values, chain),
+            self._grants(local, declared, values, chain),
             self.stores.grant(local.application.name, declared, values),
+        )
+
+    def _grants(
+        self,
+        local: LocalApplication,
+        declared: Declaration,
+        values: Mapping[str, str],
+        chain: _Chain,
+    ) -> Grants:
+        return Grants(
+            allowed_hosts(local.application, declared, values),
+            self.blocked,
+            chain=lambda id: chain.live.chained(id) if chain.live else None,
+            origin=lambda request, reply: chain.live(request, reply) if chain.live else None,
+            limits=replace(OutboundLimits(), connections=declared.options.outbound_connections),
         )
 
 
@@ -142,17 +158,6 @@ def allowed_hosts(
         raise ConfigError(f"{application.name}: {where}: {exc}") from exc
 
 
-def _grants(
-    local: LocalApplication, declared: Declaration, values: Mapping[str, str], chain: _Chain
-) -> Grants:
-    return Grants(
-        allowed_hosts(local.application, declared, values),
-        chain=lambda id: chain.live.chained(id) if chain.live else None,
-        origin=lambda request, reply: chain.live(request, reply) if chain.live else None,
-        limits=replace(OutboundLimits(), connections=declared.options.outbound_connections),
-    )
-
-
 @asynccontextmanager
 async def open_node(
     code_dir: Path,
@@ -160,11 +165,13 @@ async def open_node(
     trace: Callable[[str, str, str, str, str], None] | None = None,
     *,
     stores: Stores | None = None,
+    blocked: tuple[Network, ...] = (),
 ) -> AsyncIterator[Node]:
     """A node without applications; what it opened, and `stores`, are closed on leaving.
 
     `code_dir`: where compiled code is kept. What is found there runs natively, so nobody else may
     write there. `stores`: what applications may keep; by default beside `code_dir`.
+    `blocked`: networks that no guest reaches.
     """
     limits = limits or config.Limits()
     engine = runtime.create_engine()
@@ -178,6 +185,7 @@ async def open_node(
             interfaces(),
             sandbox.Node(Budget(limits.memory, slots, limits.queue), egress=egress, trace=trace),
             stores,
+            blocked,
         )
     finally:
         await stores.close()

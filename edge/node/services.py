@@ -40,6 +40,7 @@ class Settings:
 
     state_dir: Path
     mqtt: config.Mqtt = field(default_factory=config.Mqtt)  # without a URL: the application's
+    credentials: Path | None = None  # systemd's directory of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,9 @@ class TriggerType:
 def _mqtt(settings: Settings, declared: Declared) -> tuple[Service, Item]:
     from edge.triggers.mqtt import MqttService, Subscription
 
-    return MqttService(mqtt_settings(settings.mqtt, declared.server)), Subscription
+    broker = mqtt_settings(settings.mqtt, declared.server)
+    service = MqttService(broker, state_dir=settings.state_dir, credentials=settings.credentials)
+    return service, Subscription
 
 
 def _cron(settings: Settings, _declared: Declared) -> tuple[Service, Item]:
@@ -104,7 +107,7 @@ _TYPES: Mapping[Kind, TriggerType] = {
     "mqtt": TriggerType(
         lambda app, values: Declared(read_mqtt(app, values), read_broker(app, values)),
         _mqtt,
-        lambda trigger: f"subscribed to {trigger.filter} for {trigger.component}",
+        lambda trigger: f"subscribed to {trigger.filter.subscription} for {trigger.component}",
     ),
     "cron": TriggerType(
         lambda app, _values: Declared(read_cron(app)),
@@ -207,6 +210,13 @@ class Services:
             declared = live.triggers.get(kind, Declared(()))
             items = [running.item(t, name, live.events[t.id]) for t in declared.triggers]
             await running.service.update(items)
+
+    async def ready(self) -> None:
+        """Until all that was last shown is served, however long servers are away."""
+        for running in tuple(self._running.values()):
+            ready = getattr(running.service, "ready", None)  # timers wait for nobody
+            if ready is not None:
+                await ready()
 
     async def drain(self, timeout: float) -> None:
         """Takes no more events and finishes what is under way, at most `timeout` seconds."""
