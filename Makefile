@@ -7,13 +7,28 @@
 PYTHON ?= $(shell /usr/bin/python3 -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14)' \
 	2>/dev/null && echo /usr/bin/python3 || echo python3)
 VENV   ?= .venv
+APP    ?= examples/thermostat
 ARGS   ?=
 BIN    := $(VENV)/bin
 
 .PHONY: run test lint format bench soak guests test-arm64 clean
 
 run: $(VENV)/.stamp
-	$(BIN)/edge up examples/hello $(ARGS)
+ifeq ($(APP),examples/thermostat)
+	@echo "In a second terminal, once it serves:"
+	@echo
+	@echo "  mosquitto_sub -v -t 'alerts/#' &"
+	@echo "  mosquitto_pub -q 1 -t sensors/kitchen/temperature -m 31.5"
+	@echo "  mosquitto_pub -q 1 -t sensors/kitchen/temperature -m 19"
+	@echo "  curl http://127.0.0.1:3000/"
+	@echo
+	@echo "Without the Debian package mosquitto-clients:"
+	@echo
+	@echo "  $(BIN)/amqtt_sub --url mqtt://127.0.0.1 -t 'alerts/#' 2>/dev/null &"
+	@echo "  $(BIN)/amqtt_pub --url mqtt://127.0.0.1 -t sensors/kitchen/temperature -m 31.5"
+	@echo
+endif
+	$(BIN)/edge up $(APP) --mqtt embedded $(ARGS)
 
 test: $(VENV)/.stamp guests
 	@.ci/packages test

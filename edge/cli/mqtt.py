@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,8 +13,8 @@ from edge.config import Mqtt, parse_mqtt_url
 from edge.errors import ConfigError
 from edge.triggers.broker import embedded_broker
 
-EMBEDDED = "embedded"
-# Where MQTT's own tools look for a broker that is not named.
+# Its port is where MQTT's own tools look for a broker that is not named.
+EMBEDDED = re.compile(r"embedded(?::(?P<port>[0-9]{1,5}))?")
 PORT = 1883
 
 # What only a broker elsewhere has.
@@ -25,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mqtt",
         metavar="URL",
         help="mqtt://[USER@]HOST[:PORT], mqtts://, ws:// or wss://; wins over the address in"
-        f" spin.toml. {EMBEDDED}: one of its own for a first try, on port {PORT}",
+        f" spin.toml. embedded[:PORT]: one of its own for a first try, on port {PORT}",
     )
     group.add_argument(
         "--mqtt-password-file", type=Path, metavar="FILE", help="holds the user's password"
@@ -43,12 +45,17 @@ async def broker(options: argparse.Namespace) -> AsyncIterator[Mqtt]:
     """The settings that the options mean, without a URL when they name no broker; an embedded
     broker runs while the context lasts. Raises EdgeError.
     """
-    if options.mqtt != EMBEDDED:
+    embedded = EMBEDDED.fullmatch(options.mqtt or "")
+    if embedded is None:
         yield _settings(options)
         return
     for name in (name for name in _FILES if _file(options, name)):
         raise ConfigError(f"--mqtt-{name}: the embedded broker has neither users nor TLS")
-    async with embedded_broker(PORT) as url:
+    port = int(embedded["port"] or PORT)
+    if port > 65535:
+        raise ConfigError(f"--mqtt {options.mqtt}: there is no such port")
+    async with embedded_broker(port) as url:
+        sys.stdout.write(f"MQTT broker on {url}\n")
         yield Mqtt(url=url, protocol="3.1.1", client_id=options.mqtt_client_id or "")
 
 
