@@ -102,8 +102,6 @@ class _Guarded:
         inserted = None
         if self._inserting and connection.total_changes != before:
             inserted, self._inserter = cursor.lastrowid, session
-        if job.kind is Kind.OWN:
-            self._check_log()
         changed = cursor.rowcount if cursor.rowcount >= 0 else connection.total_changes - before
         wrote = cursor.rowcount >= 0 or changed
         return _Outcome(rows, inserted, changed if wrote else None)
@@ -145,17 +143,6 @@ class _Guarded:
             return DatabaseError("the disk is full")
         size = show_size(self._settings.max_bytes)
         return DatabaseError(f"the database has {size}, which is all it may have", full=True)
-
-    def _check_log(self) -> None:
-        """A transaction may rewrite the same page for ever, each time into the log."""
-        try:
-            size = Path(f"{self._path}-wal").stat().st_size
-        except OSError:
-            return
-        if size > self._settings.max_bytes and self.connection.in_transaction:
-            self._job = None
-            self.connection.execute("ROLLBACK")
-            raise DatabaseError("the transaction has written too much and was rolled back")
 
 
 class SqliteDatabase:
