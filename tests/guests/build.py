@@ -170,7 +170,9 @@ def python_component(source: Path, output: Path) -> None:
 
 def spin_python_component(source: Path, output: Path) -> None:
     home = toolchain("spin")
-    arguments = ("-w", "spin-http", "componentize", source.stem, "-o", output)
+    # The SDK imports this name; left alone, the tool it asks for gives the interface another one.
+    name = ("--import-interface-name", "fermyon:spin/sqlite@2.0.0=sqlite")
+    arguments = ("-w", "spin-http", *name, "componentize", source.stem, "-o", output)
     tool = home / "bin/componentize-py"
     run(tool, *arguments, cwd=source.parent, environ={"VIRTUAL_ENV": str(home)})
 
@@ -251,6 +253,7 @@ def guests() -> dict[str, Guest]:
         Guest("python", EXAMPLES / "python/app.py", python_component, slow=True),
         Guest("probe", HERE / "probe/app.py", python_component, slow=True),
         Guest("spin-python", HERE / "spin-python/app.py", spin_python_component, slow=True),
+        Guest("spin-platform", HERE / "spin-platform/app.py", spin_python_component, slow=True),
         Guest("javascript", EXAMPLES / "javascript/app.js", javascript_component, slow=True),
     ]
     return {guest.name: guest for guest in found}
