@@ -11,7 +11,8 @@ import functools
 import os
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edge.application.addresses import Endpoint
@@ -68,12 +69,15 @@ async def permitted(outbound: Outbound, endpoint: Endpoint) -> list[str]:
 
 async def connect(outbound: Outbound, endpoint: Endpoint, timeout: float) -> socket.socket:
     """Connected to the first permitted address that answers. Raises Denied and OSError."""
-    addresses = await permitted(outbound, endpoint)
+    return await _first(await permitted(outbound, endpoint), endpoint.port, timeout)
+
+
+async def _first(addresses: Sequence[str], port: int, timeout: float) -> socket.socket:
     failure: OSError = OSError("no address")
     for address in addresses:
         try:
             async with asyncio.timeout(timeout / len(addresses)):
-                return await _connect(address, endpoint.port)
+                return await _connect(address, port)
         except OSError as exc:
             failure = exc
     raise failure
@@ -84,6 +88,7 @@ async def _connect(address: str, port: int) -> socket.socket:
     try:
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, (address, port))
+        _keep_alive(sock)
     except BaseException:
         sock.close()
         raise
@@ -93,7 +98,9 @@ async def _connect(address: str, port: int) -> socket.socket:
 async def streams(sock: socket.socket, endpoint: Endpoint, tls: ssl.SSLContext | None) -> Streams:
     """Over a socket that is connected to the endpoint and closed with them. Raises OSError."""
     try:
-        return await _streams(endpoint, tls, sock=sock)
+        context = await tls_for(endpoint, tls)
+        name = endpoint.host.rstrip(".") if context else None
+        return await asyncio.open_connection(sock=sock, ssl=context, server_hostname=name)
     except BaseException:
         sock.close()
         raise
@@ -103,18 +110,13 @@ async def trusted_streams(
     endpoint: Endpoint, tls: ssl.SSLContext | None, timeout: float
 ) -> Streams:
     """To a server that the operator or the manifest names. Raises OSError."""
+    loop = asyncio.get_running_loop()
     async with asyncio.timeout(timeout):
-        return await _streams(
-            endpoint, tls, host=endpoint.host, port=endpoint.port, happy_eyeballs_delay=0.25
-        )
-
-
-async def _streams(endpoint: Endpoint, tls: ssl.SSLContext | None, **where: Any) -> Streams:
-    context = await tls_for(endpoint, tls)
-    name = endpoint.host.rstrip(".") if context else None
-    reader, writer = await asyncio.open_connection(ssl=context, server_hostname=name, **where)
-    _keep_alive(writer.get_extra_info("socket"))
-    return reader, writer
+        # Not asyncio's own race of addresses: cancelled, it forgets a socket.
+        found = await loop.getaddrinfo(endpoint.host, None, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+        sock = await _first(addresses[:_ADDRESSES_MAX], endpoint.port, timeout)
+        return await streams(sock, endpoint, tls)
 
 
 def _keep_alive(sock: socket.socket) -> None:
