@@ -65,8 +65,9 @@ class RedisAddress:
         split = _split(url)
         if split.fragment:
             raise ValueError("must end with the database; certificates are always checked")
-        if unknown := {name for name, _ in parse_qsl(split.query)} - {"protocol"}:
-            raise ValueError(f'"{min(unknown)}" is not an option of a Redis address')
+        # Options are not repeated: a password with a "?" that is not encoded looks like them.
+        if {name for name, _ in parse_qsl(split.query)} - {"protocol"}:
+            raise ValueError("has an option other than protocol")
         username, password = _credentials(split)
         return cls(_endpoint(split, _REDIS_PORTS), _database(split.path), username, password)
 
@@ -90,8 +91,8 @@ class MqttAddress:
         if split.path not in ("", "/") or split.fragment:
             raise ValueError("must not have a path")
         options = dict(parse_qsl(split.query))
-        if unknown := options.keys() - _MQTT_OPTIONS:
-            raise ValueError(f'"{min(unknown)}" is not an option of an MQTT address')
+        if options.keys() - _MQTT_OPTIONS:
+            raise ValueError("has an option that is not known")
         username, password = _credentials(split)
         endpoint = _endpoint(split, _MQTT_PORTS)
         return cls(endpoint, options.get("client_id", ""), username, password)
