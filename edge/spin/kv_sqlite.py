@@ -214,6 +214,9 @@ class SqliteKeyValue:
         size = len(old or b"") + len(new)
         return bool(await self._run(lambda t: t.swap(label, key, old, new, limits), size=size))
 
+    async def close(self) -> None:
+        """The file is the pool's."""
+
     async def _run(
         self, work: Callable[[_Table], Any], kind: Kind = Kind.WRITE, *, size: int = 0
     ) -> Any:

@@ -84,6 +84,9 @@ class KeyValueStore(Protocol):
     async def swap(self, key: str, old: bytes | None, new: bytes) -> bool:
         """Sets `new` where the value still is `old` (None: not there); False: it is not."""
 
+    async def close(self) -> None:
+        """Lets go of what only this store has open."""
+
 
 class Session(Protocol):
     """One connection of one guest."""
@@ -189,12 +192,10 @@ class Stores:
 
     async def close(self) -> None:
         """Ends every back end. What was acknowledged is on the disk already."""
-        for store in self._key_value.values():
-            close = getattr(store, "close", None)
-            if close is not None:
-                await close()
         if self._pool is not None:
             await self._pool.close()
+        for store in self._key_value.values():
+            await store.close()
 
     def _store(self, application: str, label: str) -> KeyValueStore:
         key = application, label

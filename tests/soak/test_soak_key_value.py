@@ -41,7 +41,7 @@ class Ledger:
         return self.counted + self.sets + len(self.rows)
 
 
-async def test_kills_lose_nothing_that_was_acknowledged(guest: Guest, tmp_path: Path) -> None:
+def test_kills_lose_nothing_that_was_acknowledged(guest: Guest, tmp_path: Path) -> None:
     application = write_application(
         tmp_path, guest, [part("store", more=GRANTS, concurrency=64, queue=256)]
     )
@@ -50,13 +50,12 @@ async def test_kills_lose_nothing_that_was_acknowledged(guest: Guest, tmp_path: 
     started = time.monotonic()
     for _ in range(KILLS):
         with node(application, state) as (process, port):
-            await check(port, ledger)
-            await writing_until_killed(process, port, ledger, chance.uniform(0, LONGEST))
-        await asyncio.to_thread(whole, state, tmp_path / "copy")
+            asyncio.run(life(process, port, ledger, chance.uniform(0, LONGEST)))
+        whole(state, tmp_path / "copy")
     with node(application, state) as (process, port):
-        await check(port, ledger)
+        asyncio.run(check(port, ledger))
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.to_thread(process.wait, 30) == 0
+        assert process.wait(30) == 0
     assert not list(state.rglob("*-wal")), "a node that ends by itself leaves no log"
     say(
         f"{KILLS} kills in {time.monotonic() - started:.0f} s (seed {seed}): "
@@ -86,13 +85,13 @@ def node(application: Path, state: Path) -> Iterator[tuple[subprocess.Popen[str]
         process.stdout.close()
 
 
-async def writing_until_killed(
-    process: subprocess.Popen[str], port: int, ledger: Ledger, seconds: float
-) -> None:
-    async with asyncio.TaskGroup() as group:
+async def life(process: subprocess.Popen[str], port: int, ledger: Ledger, seconds: float) -> None:
+    """What was there before is there; then all write until the node is killed."""
+    await check(port, ledger)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         for number in range(WRITERS):
             for write in (increment, put, insert):
-                group.create_task(writer(port, number, write, ledger))
+                group.create_task(writing(port, number, write, ledger))
         await asyncio.sleep(seconds)
         process.kill()
 
@@ -100,7 +99,7 @@ async def writing_until_killed(
 Write = Callable[[Client, int, Ledger], Awaitable[None]]
 
 
-async def writer(port: int, number: int, write: Write, ledger: Ledger) -> None:
+async def writing(port: int, number: int, write: Write, ledger: Ledger) -> None:
     """Writes for as long as the node lives."""
     client = Client(port)
     try:
