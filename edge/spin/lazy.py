@@ -12,4 +12,10 @@ __all__ = ["load"]
 
 async def load(name: str) -> Any:
     """The module of that name. In a thread: the loop goes on meanwhile."""
-    return sys.modules.get(name) or await asyncio.to_thread(importlib.import_module, name)
+    module = sys.modules.get(name)
+    # While another thread executes a module it is there already, in part: the import system asks
+    # the same attribute before it waits.
+    spec = getattr(module, "__spec__", None)
+    if spec is None or getattr(spec, "_initializing", False):
+        return await asyncio.to_thread(importlib.import_module, name)
+    return module
