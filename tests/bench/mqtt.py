@@ -1,4 +1,5 @@
-"""Messages a second and their latency through mosquitto: ours, a handler on aiomqtt, bare paho.
+"""Messages a second and their latency through mosquitto: ours, a handler on aiomqtt, which also
+runs as it does by itself (acknowledging early), and bare paho.
 
 All do the same work: read a number, publish the alarming ones, acknowledge (QoS 1) afterwards. Each
 is one process on core 0; mosquitto and the load share core 1. The load is bytes made beforehand and
@@ -145,10 +146,10 @@ def edge(port: int, qos: int, *, native: bool = False) -> Iterator[Worker]:
 
 
 @contextmanager
-def peer(kind: str, port: int, qos: int) -> Iterator[Worker]:
-    name = f"{kind}-{qos}"
+def peer(kind: str, port: int, qos: int, *more: str) -> Iterator[Worker]:
+    name = "-".join((kind, str(qos), *more))
     python = str(toolchain("mqtt-peer") / "bin/python")
-    command = [python, str(HERE / f"peer_{kind}.py"), str(port), name, str(qos), str(WINDOW)]
+    command = [python, str(HERE / f"peer_{kind}.py"), str(port), name, str(qos), str(WINDOW), *more]
     with started(name, command) as worker:
         yield worker
 
@@ -284,6 +285,7 @@ def starts() -> dict[str, Start]:
         "edge": edge,
         "edge, Spin's handler": lambda port, qos: edge(port, qos, native=True),
         "aiomqtt": lambda port, qos: peer("aiomqtt", port, qos),
+        "aiomqtt, early": lambda port, qos: peer("aiomqtt", port, qos, "early"),
         "paho": lambda port, qos: peer("paho", port, qos),
     }
 

@@ -1,5 +1,6 @@
 """The floor: paho-mqtt alone, its own loop, no asyncio. `peer_paho.py PORT NAME QOS WINDOW`."""
 
+import socket
 import sys
 
 import paho.mqtt.client as mqtt
@@ -23,5 +24,6 @@ def message(client, _, received):
 client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, name, protocol=mqtt.MQTTv5)
 client.on_connect, client.on_message = connected, message
 client.on_subscribe = lambda *_: print("ready", flush=True)
+client.on_socket_open = lambda _, __, s: s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 client.connect("127.0.0.1", port, properties=properties)
 client.loop_forever()

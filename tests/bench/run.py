@@ -264,7 +264,8 @@ def tables(rows: list[dict[str, Any]]) -> str:
     if others:
         parts.append(table(others, ("edge", "wasmtime serve"), ("aiohttp",)))
     if messages:
-        parts.append(table(messages, ("edge", "aiomqtt"), ("edge, Spin's handler", "paho")))
+        beside = ("edge, Spin's handler", "aiomqtt, early", "paho")
+        parts.append(table(messages, ("edge", "aiomqtt"), beside))
     return "\n\n".join(parts)
 
 
