@@ -1,7 +1,7 @@
 """A handler on aiomqtt that acknowledges a message when it is done with it, as ours does.
 
-`peer_aiomqtt.py PORT NAME QOS WINDOW [early]`. By itself aiomqtt acknowledges when a message arrives
-and loses it when the handler fails: unless `early` is said, paho inside of it is told not to.
+`peer_aiomqtt.py PORT NAME QOS WINDOW [early]`. By itself aiomqtt acknowledges a message when it
+arrives and loses it when the handler fails: unless `early` is said, paho inside of it must not.
 """
 
 import asyncio
