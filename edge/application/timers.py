@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 from typing import Literal, cast
 from zoneinfo import ZoneInfo
 
@@ -33,7 +34,7 @@ class CronTrigger:
     id: str
     component: str
     schedule: cron.Cron | cron.Every
-    zone: ZoneInfo
+    zone: tzinfo
     overlap: Overlap = "skip"
     jitter: float = 0.0
     missed: Missed = "skip"
@@ -80,7 +81,9 @@ def _foreign(given: Mapping[str, object]) -> Iterator[str]:
     return (key for key in given if key not in OPTIONS)
 
 
-def _zone(name: object, where: Where) -> ZoneInfo:
+def _zone(name: object, where: Where) -> tzinfo:
+    if name == "UTC":
+        return UTC  # which needs no tzdata
     try:
         return ZoneInfo(str(name))
     except (OSError, ValueError, LookupError):  # a folder, a path with "..", none of that name

@@ -309,7 +309,7 @@ class TimerService:
 
 
 def _same(a: CronTrigger, b: CronTrigger) -> bool:
-    return a.schedule == b.schedule and a.zone.key == b.zone.key
+    return a.schedule == b.schedule and str(a.zone) == str(b.zone)
 
 
 def _calendar_event(schedule: Schedule, moment: float, *, missed: bool = False) -> Event:
