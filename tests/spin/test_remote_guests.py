@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import redis
 from conftest import Serve, Served
 from mqtt_lab import Mosquitto, mosquitto
 from redis_lab import Server, redis_server
@@ -104,3 +105,25 @@ def test_a_guest_without_a_grant_is_told(
             assert (status, text[:2]) == (500, f"{case} ")
             assert "allowed_outbound_hosts" in text
         assert server.client.info("stats")["total_connections_received"] == before
+
+
+def test_guests_share_a_store_in_redis(
+    serve: Serve, guest: Guest, application: Make, server: Server, tmp_path: Path
+) -> None:
+    config = tmp_path / "runtime-config.toml"
+    config.write_text(f'[key_value_store.default]\ntype = "redis"\nurl = "{server.url}/3"\n')
+    made = application(guest("store"), more='key_value_stores = ["default"]', queue=256)
+    with serve(made, "--runtime-config-file", str(config)) as served:
+        with ThreadPoolExecutor(20) as pool:
+            answers = list(pool.map(lambda _: ask(served, "/increment/n"), range(200)))
+        assert sorted(int(text) for _, text in answers) == list(range(1, 201))
+        assert ask(served, "/set/k/v") == (200, "ok")
+        assert server.connections() == 1
+    with serve(made, "--runtime-config-file", str(config)) as served:
+        assert ask(served, "/append/k") == (200, "2")
+        assert ask(served, "/get/k") == (200, "vx")
+        assert sorted(ask(served, "/keys")[1].split()) == ["k", "n"]
+        assert ask(served, f"/get/{'x' * 300}")[0] == 500
+    with closing(redis.Redis(port=server.port, db=3)) as client:
+        assert client.get("edge:test:default:k") == b"vx"
+        assert client.get("edge:test:default:n") == b"200"
