@@ -170,6 +170,8 @@ class Worker:
                 self._jobs.remove(job)
             except ValueError:  # the thread has it already
                 pass
+        else:
+            job.outcome.exception()  # asked for: who waited may have been cancelled just now
 
     def _has_ended(self) -> None:
         if not self.ended.done():
