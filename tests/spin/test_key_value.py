@@ -172,6 +172,24 @@ async def test_a_batch_that_fails_leaves_nothing(tmp_path: Path) -> None:
         await BATCH["set-many"](context, store, [("a", b"1"), ("b", b"2")])
 
 
+async def test_a_batch_has_an_end(tmp_path: Path) -> None:
+    async with opened(tmp_path) as lab:
+        context = lab.context()
+        for name, item in (("get-many", "k"), ("delete-many", "k"), ("set-many", ("k", b""))):
+            with pytest.raises(Err) as caught:
+                await BATCH[name](context, bucket(context), [item] * 16_385)
+            assert "at most 16384" in caught.value.payload[1]
+            with pytest.raises(Err) as caught:
+                long = ("k" * 257, b"") if name == "set-many" else "k" * 257
+                await BATCH[name](context, bucket(context), [item, long])
+            assert "257 bytes" in caught.value.payload[1]
+        big = [(f"{number}", b"x" * (1 << 20)) for number in range(17)]
+        await BATCH["set-many"](context, bucket(context), big)
+        with pytest.raises(Err) as caught:
+            await BATCH["get-many"](context, bucket(context), [key for key, _ in big])
+        assert "16MiB" in caught.value.payload[1]
+
+
 async def test_many_keys_come_in_pages(tmp_path: Path) -> None:
     async with opened(tmp_path, config.KeyValue(max_entries=5000)) as lab:
         context = lab.context()
