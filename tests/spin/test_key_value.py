@@ -179,8 +179,8 @@ async def test_a_batch_has_an_end(tmp_path: Path) -> None:
             with pytest.raises(Err) as caught:
                 await BATCH[name](context, bucket(context), [item] * 16_385)
             assert "at most 16384" in caught.value.payload[1]
+            long = ("k" * 257, b"") if name == "set-many" else "k" * 257
             with pytest.raises(Err) as caught:
-                long = ("k" * 257, b"") if name == "set-many" else "k" * 257
                 await BATCH[name](context, bucket(context), [item, long])
             assert "257 bytes" in caught.value.payload[1]
         big = [(f"{number}", b"x" * (1 << 20)) for number in range(17)]
