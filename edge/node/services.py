@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from edge import config
+from edge.application.channels import read_redis
 from edge.application.messages import DeclaredBroker, read_broker, read_mqtt
 from edge.application.model import Application
 from edge.application.timers import read_cron
@@ -97,6 +98,12 @@ def _mqtt(settings: Settings, declared: Declared) -> tuple[Service, Item]:
     return service, Subscription
 
 
+def _redis(_settings: Settings, _declared: Declared) -> tuple[Service, Item]:
+    from edge.triggers.redis import ChannelSubscription, RedisService
+
+    return RedisService(), ChannelSubscription
+
+
 def _cron(settings: Settings, _declared: Declared) -> tuple[Service, Item]:
     from edge.triggers.cron import Schedule, TimerService
 
@@ -108,6 +115,11 @@ _TYPES: Mapping[Kind, TriggerType] = {
         lambda app, values: Declared(read_mqtt(app, values), read_broker(app, values)),
         _mqtt,
         lambda trigger: f"subscribed to {trigger.filter.subscription} for {trigger.component}",
+    ),
+    "redis": TriggerType(
+        lambda app, values: Declared(read_redis(app, values)),
+        _redis,
+        lambda trigger: f"channel {trigger.channel} of {trigger.address} for {trigger.component}",
     ),
     "cron": TriggerType(
         lambda app, _values: Declared(read_cron(app)),
