@@ -5,25 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from mqtt_lab import Mosquitto, mosquitto
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 from redis_lab import certificate, free_port, trusting
+from remote_lab import Node, error, way_out
 
-from edge.application.hosts import AllowedHosts
-from edge.engine.host import Err
 from edge.spin.mqtt import MqttConnection
-from edge.spin.platform import Brokers, Platform
-from edge.wasi.outbound import Egress, Grants, Limits, Outbound, Resolver
-
-sys.path.append(str(Path(__file__).parents[1] / "triggers"))  # that folder's tests share it, too
-from mqtt_lab import Mosquitto, mosquitto
+from edge.spin.platform import Platform
 
 ANY = "mqtt://127.0.0.1:*"
 
@@ -34,36 +29,10 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
         yield running
 
 
-class Node:
-    """A node's way out; `names` is what its resolver knows."""
-
-    def __init__(self) -> None:
-        self.names: dict[str, list[str]] = {}
-        self.lookups: list[str] = []
-        self.egress = Egress(Resolver(self.lookup))
-
-    def lookup(self, name: str) -> list[str]:
-        self.lookups.append(name)
-        return [name] if name[0].isdigit() else self.names.get(name, [])
-
-    def context(self, *hosts: str, connections: int = 16, **brokers: Any) -> Any:
-        grants = Grants(AllowedHosts.parse(hosts), limits=Limits(connections=connections))
-        platform = Platform(brokers=Brokers(**brokers))
-        return SimpleNamespace(platform=platform, outbound=Outbound(grants, self.egress))
-
-    async def closed(self) -> None:
-        """Returns when every connection was given back."""
-        async with asyncio.timeout(20):
-            while self.egress.open:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)  # the limit knows no waiting
-
-
 @pytest.fixture
 def node() -> Iterator[Node]:
-    made = Node()
-    yield made
-    made.egress.resolver.close()
-    assert made.egress.open == 0, "connections that nobody gave back"
+    with way_out() as made:
+        yield made
 
 
 @contextlib.asynccontextmanager
@@ -76,12 +45,6 @@ async def opened(
     finally:
         connection.drop()
         await node.closed()
-
-
-async def error(work: Awaitable[Any]) -> Any:
-    with pytest.raises(Err) as raised:
-        await work
-    return raised.value.payload
 
 
 Next = Callable[[], Awaitable[tuple[str, int, bytes]]]

@@ -11,12 +11,10 @@ from typing import Any
 
 import pytest
 from redis_lab import Server, certificate, free_port, redis_server, trusting
+from remote_lab import Node, error, way_out
 
-from edge.application.hosts import AllowedHosts
-from edge.engine.host import Err
-from edge.spin.platform import Brokers, Platform
+from edge.spin.platform import Platform
 from edge.spin.redis import UNVERSIONED, RedisConnection
-from edge.wasi.outbound import Egress, Grants, Limits, Outbound, Resolver
 
 ANY = "redis://127.0.0.1:*"
 
@@ -33,30 +31,10 @@ def server(running: Server) -> Server:
     return running
 
 
-class Node:
-    """A node's way out; `names` is what its resolver knows."""
-
-    def __init__(self) -> None:
-        self.names: dict[str, list[str]] = {}
-        self.lookups: list[str] = []
-        self.egress = Egress(Resolver(self.lookup))
-
-    def lookup(self, name: str) -> list[str]:
-        self.lookups.append(name)
-        return [name] if name[0].isdigit() else self.names.get(name, [])
-
-    def context(self, *hosts: str, connections: int = 16, **brokers: Any) -> Any:
-        grants = Grants(AllowedHosts.parse(hosts), limits=Limits(connections=connections))
-        platform = Platform(brokers=Brokers(**brokers))
-        return SimpleNamespace(platform=platform, outbound=Outbound(grants, self.egress))
-
-
 @pytest.fixture
 def node() -> Iterator[Node]:
-    made = Node()
-    yield made
-    made.egress.resolver.close()
-    assert made.egress.open == 0, "connections that nobody gave back"
+    with way_out() as made:
+        yield made
 
 
 @contextlib.asynccontextmanager
@@ -66,12 +44,6 @@ async def opened(context: Any, url: str) -> AsyncIterator[RedisConnection]:
         yield connection
     finally:
         connection.drop()
-
-
-async def error(work: Awaitable[Any]) -> Any:
-    with pytest.raises(Err) as raised:
-        await work
-    return raised.value.payload
 
 
 async def settled_at(server: Server, connections: int) -> None:
