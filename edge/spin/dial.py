@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import ipaddress
 import os
 import socket
 import ssl
@@ -57,7 +58,8 @@ async def permitted(outbound: Outbound, endpoint: Endpoint) -> list[str]:
     Raises Denied, or OSError when the name has no address.
     """
     scheme, host, port = endpoint.scheme, endpoint.host, endpoint.port
-    addresses = await outbound.lookup(host)
+    # An address needs no resolver, whose few threads may all be waiting for other names.
+    addresses = [host] if _is_address(host) else await outbound.lookup(host)
     allowed = [a for a in addresses if outbound.allows_address(scheme, host, a, port)]
     if not allowed:
         raise Denied(
@@ -65,6 +67,14 @@ async def permitted(outbound: Outbound, endpoint: Endpoint) -> list[str]:
             " component's allowed_outbound_hosts must name as an address"
         )
     return allowed[:_ADDRESSES_MAX]
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 async def connect(outbound: Outbound, endpoint: Endpoint, timeout: float) -> socket.socket:

@@ -26,7 +26,7 @@ class Node:
 
     def lookup(self, name: str) -> list[str]:
         self.lookups.append(name)
-        return [name] if name[0].isdigit() else self.names.get(name, [])
+        return self.names.get(name, [])
 
     def context(self, *hosts: str, connections: int = 16, **brokers: Any) -> Any:
         """Of an invocation that may reach these hosts."""
