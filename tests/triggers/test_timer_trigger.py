@@ -16,6 +16,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from conftest import Serve
 
 from edge.application.cron import parse
 from edge.application.timers import CronTrigger
@@ -520,3 +521,40 @@ async def test_an_alarm_in_the_past_rings_at_once_and_none_never() -> None:
         assert not rung.is_set()
     finally:
         alarm.close()
+
+
+MANIFEST = """
+spin_manifest_version = 2
+application.name = "test"
+
+[[trigger.cron]]
+component = "guest"
+cron_expression = "@daily"
+
+[component.guest]
+source = "{wasm}"
+"""
+
+
+def test_a_node_that_waits_for_a_tick_is_not_woken(
+    guest: Callable[[str], Path], serve: Serve, tmp_path: Path
+) -> None:
+    (tmp_path / "spin.toml").write_text(MANIFEST.format(wasm=guest("cloudevent")))
+    with serve(tmp_path) as served:
+        tasks = Path(f"/proc/{served.process.pid}/task")
+
+        def switches() -> list[str]:
+            return sorted(
+                f"{task.name} {line}"
+                for task in tasks.iterdir()
+                for line in (task / "status").read_text().splitlines()
+                if line.startswith("voluntary")
+            )
+
+        # what starting it left to do may take a moment
+        for _ in range(20):
+            before = switches()
+            time.sleep(1.5)
+            if switches() == before:
+                return
+        pytest.fail("something wakes it every second or more often")
