@@ -450,3 +450,25 @@ def test_a_store_that_is_not_configured_is_refused_with_its_place(tmp_path: Path
         assert labels[0] in caught.value.message
         assert "runtime-config" in str(caught.value.hint)
     assert not any(tmp_path.iterdir()), "nothing is made before it is used"
+
+
+async def test_two_nodes_on_one_directory_count_together(tmp_path: Path) -> None:
+    limits = config.KeyValue(max_entries=60)
+    async with opened(tmp_path, limits) as one, opened(tmp_path, limits) as two:
+        refused = 0
+
+        async def count(store: Any, name: str) -> None:
+            nonlocal refused
+            for number in range(40):
+                await store.increment("n", 1)
+                try:
+                    await store.set(f"{name}{number}", b"")
+                except KeyValueError:
+                    refused += 1
+
+        async with asyncio.TaskGroup() as group:
+            for lab, name in ((one, "a"), (two, "b")):
+                group.create_task(count(lab.key_value(), name))
+        assert await one.key_value().increment("n", 0) == 80
+        keys, _ = await two.key_value().keys()
+        assert (len(keys), refused) == (60, 21)
