@@ -25,7 +25,7 @@ Argument = bytes | str | int
 _DEPTH_MAX = 16
 # Bytes that a value of a reply takes here beside its text.
 _VALUE = 64
-# Bytes read at once of what is thrown away.
+# Bytes read at once of what is thrown away; strings are large from here on.
 _PIECE = 1 << 16
 # Values read before others get their turn: what has arrived already is read without waiting.
 _VALUES_AT_ONCE = 500
@@ -110,7 +110,11 @@ class _Reading:
         if self.left < 0:
             await self._skip(size + 2)
             return None
-        return (await self._stream.readexactly(size + 2))[:-2]
+        if size < _PIECE:
+            return (await self._stream.readexactly(size + 2))[:-2]
+        data = await self._stream.readexactly(size)  # not copied once more to cut its end off
+        await self._stream.readexactly(2)
+        return data
 
     async def _skip(self, size: int) -> None:
         while size:

@@ -178,13 +178,15 @@ class _Listener:
         """Ends by RedisFailure."""
         self._connection = connection
         self._asked.clear()
+        patience = asyncio.get_running_loop().time() + _PATIENCE
         try:
             self._ask("SUBSCRIBE", self._channels)
-            async with asyncio.timeout(_PATIENCE) as patience:
-                while not self.ready.is_set():
-                    await self._take(await connection.receive())
-                patience.reschedule(None)
-                await self._read(connection)
+            while not self.ready.is_set():
+                async with asyncio.timeout_at(patience):
+                    reply = await connection.receive()
+                # Not within that time: a message among the answers may wait for room.
+                await self._take(reply)
+            await self._read(connection)
         except TimeoutError:
             raise RedisFailure("the server does not answer to subscriptions") from None
         finally:

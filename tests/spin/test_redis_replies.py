@@ -77,6 +77,14 @@ def test_the_limit_counts_what_is_kept() -> None:
     assert after == 7
 
 
+def test_long_strings_end_where_they_end() -> None:
+    for size in (65_534, 65_535, 65_536, 65_537, 1_000_000):
+        data = b"x" * size
+        pieces = [written(data)[at : at + 60_000] for at in range(0, size + 20, 60_000)]
+        found, after = asyncio.run(read(*filter(None, pieces), b":7\r\n", limit=1 << 21, count=2))
+        assert (found, after) == (data, 7)
+
+
 def test_errors_are_values_until_somebody_raises_them() -> None:
     found, nested = asyncio.run(read(b"-ERR no \xff\r\n*1\r\n-WRONGTYPE x\r\n", count=2))
     assert isinstance(found, Refused)
