@@ -297,6 +297,29 @@ def test_a_swap_changes_the_subscriptions(
     assert "t/a: old" not in process.everything
 
 
+def test_a_swap_may_name_another_broker(
+    guest: Guest, tmp_path: Path, up: Up, broker: Mosquitto
+) -> None:
+    settings = '[application.trigger.mqtt]\naddress = "{}"\n'
+    parts = MESSAGES, component("guest", guest("on_message"))
+    with mosquitto(tmp_path / "other") as other:
+        app = write(tmp_path, settings.format(broker.url), *parts)
+        with up(app, "--watch") as process:
+            process.says("subscribed to t/#")
+            write(tmp_path, settings.format("https://localhost"), *parts)
+            assert "application.trigger.mqtt.address" in process.says("not swapped")
+            publish(broker.url, "t/a", "still here")
+            process.says("t/a: still here")
+            write(tmp_path, settings.format(other.url), *parts)
+            process.says("swapped: plant")
+            process.says("connected to " + other.url)
+            process.says("subscribed to t/#")
+            publish(broker.url, "t/a", "nobody")
+            publish(other.url, "t/a", "moved")
+            process.says("t/a: moved")
+        assert "nobody" not in process.everything
+
+
 def test_what_is_in_flight_is_finished_and_acknowledged_at_the_end(
     guest: Guest, tmp_path: Path, up: Up, broker: Mosquitto
 ) -> None:
@@ -370,6 +393,7 @@ def test_a_broker_is_named_well_or_refused_at_once(
     ("trigger", "more", "words"),
     [
         (MESSAGES.replace("t/#", "t/#/x"), "", "spin.toml: trigger.mqtt[0].topic"),
+        ('[application.trigger.mqtt]\naddress = "x"\n' + MESSAGES, "", "trigger.mqtt.address"),
         (MESSAGES.replace("t/#", "{{ nobody }}"), "", 'no variable is named "nobody"'),
         (MESSAGES, REPLIES.replace("topic.1", "topic.x"), "trigger.readings.reply_topic"),
         (MESSAGES, REPLIES.replace("retries", "retires"), 'did you mean "retries"'),

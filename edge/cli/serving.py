@@ -68,16 +68,20 @@ class Serving:
         await self._services.update(live)
         if self._http is not None:
             self._http.handler = live
-        said = show_triggers(self.live.triggers) if self.live is not None else []
-        self.live = live
+        before, self.live = self.live, live
+        if before is None or before.triggers != live.triggers:
+            self._tell(show_triggers(live.triggers))
+
+    def _tell(self, lines: list[str]) -> None:
+        """Says so once it is true: a broker may be away for long."""
         if self._teller is not None:
             self._teller.cancel()
-        lines = [line for line in show_triggers(live.triggers) if line not in said]
-        self._teller = asyncio.get_running_loop().create_task(self._tell(lines), name="tell")
 
-    async def _tell(self, lines: list[str]) -> None:
-        await self._services.ready()
-        _say(lines)
+        async def tell() -> None:
+            await self._services.ready()
+            _say(lines)
+
+        self._teller = asyncio.get_running_loop().create_task(tell(), name="tell")
 
     async def drain(self, stop: asyncio.Event) -> None:
         """Takes no more events and finishes those under way, until `stop` is set."""

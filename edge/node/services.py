@@ -110,9 +110,16 @@ def _cron(settings: Settings, _declared: Declared) -> tuple[Service, Item]:
     return TimerService(settings.state_dir / "timers.json", write_file), Schedule
 
 
+def _read_mqtt(application: Application, values: Mapping[str, str]) -> Declared:
+    broker = read_broker(application, values)
+    if broker is not None:
+        config.parse_mqtt_url(broker.address, "spin.toml: application.trigger.mqtt.address")
+    return Declared(read_mqtt(application, values), broker)
+
+
 _TYPES: Mapping[Kind, TriggerType] = {
     "mqtt": TriggerType(
-        lambda app, values: Declared(read_mqtt(app, values), read_broker(app, values)),
+        _read_mqtt,
         _mqtt,
         lambda trigger: f"subscribed to {trigger.filter.subscription} for {trigger.component}",
     ),
