@@ -209,7 +209,9 @@ class Peer:
             protocol=MQTTProtocolVersion.MQTTv5 if version5 else MQTTProtocolVersion.MQTTv311,
         )
         self._connected: asyncio.Future[None] = self._loop.create_future()
-        self.client.on_connect = lambda *_: self._call(self._connected.set_result, None)
+        self.client.reconnect_delay_set(1, 1)
+        self.client.max_inflight_messages_set(100)
+        self.client.on_connect = lambda *_: self._call(self._open)
         self.client.on_message = lambda _c, _u, message: self._call(
             self.messages.put_nowait, message
         )
@@ -220,12 +222,18 @@ class Peer:
     def _call(self, function: Callable[..., object], *arguments: object) -> None:
         self._loop.call_soon_threadsafe(function, *arguments)
 
+    def _open(self) -> None:
+        if not self._connected.done():  # paho connects again by itself
+            self._connected.set_result(None)
+
     def _answered(self, mid: int) -> None:
-        self._answers.setdefault(mid, self._loop.create_future()).set_result(None)
+        answer = self._answers.setdefault(mid, self._loop.create_future())
+        if not answer.done():
+            answer.set_result(None)
 
     async def _answer(self, mid: int | None) -> None:
         assert mid is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await self._answers.setdefault(mid, self._loop.create_future())
         del self._answers[mid]
 

@@ -114,7 +114,9 @@ class Wire(asyncio.Protocol):
     def resume(self) -> None:
         if self.paused:
             self.paused = False
-            self._soon()
+            self._throttle()
+            if self._chunks:
+                self._soon()
 
     def write(self, packet: bytes) -> None:
         """Sends a whole packet, together with others of this turn."""

@@ -5,12 +5,17 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from edge.config import Mqtt, parse_mqtt_url
 from edge.errors import ConfigError
 from edge.spin.broker import BrokerOptions, Will
 
-__all__ = ["OFFLINE", "ONLINE", "Access"]
+__all__ = ["OFFLINE", "ONLINE", "Access", "Role"]
+
+# What a connection is for: subscriptions; shared ones, whose session is soon given up so that
+# others of the group get what it holds; replies and dead letters, without a session.
+Role = Literal["main", "share", "out"]
 
 ONLINE, OFFLINE = b"online", b"offline"
 
@@ -31,16 +36,13 @@ class Access:
     def status_topic(self) -> str:
         return self.settings.status_topic.replace("{client_id}", self.client_id)
 
-    def options(self, protocol: str, *, shared: bool) -> BrokerOptions:
-        """Reads certificates and the password: blocks. Raises ConfigError.
-
-        `shared`: for the connection of shared subscriptions, which has no status and whose session
-        is soon given up.
-        """
+    def options(self, protocol: str, role: Role) -> BrokerOptions:
+        """Reads certificates and the password: blocks. Raises ConfigError."""
         settings = self.settings
         endpoint, given = parse_mqtt_url(settings.url)
-        topic = "" if shared else self.status_topic
+        topic = self.status_topic if role == "main" else ""
         delay = min(settings.will_delay, settings.session_expiry)
+        expiry = {"main": settings.session_expiry, "share": settings.share_expiry, "out": 0}[role]
         return BrokerOptions(
             host=endpoint.host,
             port=endpoint.port,
@@ -49,9 +51,9 @@ class Access:
             tls=self._tls() if endpoint.tls else None,
             username=settings.username or given.get("username"),
             password=self._password() or given.get("password"),
-            client_id=f"{self.client_id}-share" if shared else self.client_id,
-            clean=False,
-            session_expiry=settings.share_expiry if shared else settings.session_expiry,
+            client_id=self.client_id if role == "main" else f"{self.client_id}-{role}",
+            clean=role == "out",
+            session_expiry=expiry,
             keepalive=settings.keepalive,
             protocol="5" if protocol == "5" else "3.1.1",
             will=Will(topic, OFFLINE, delay=delay) if topic else None,

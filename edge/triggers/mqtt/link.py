@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Coroutine
 from typing import Any
 
-from edge.errors import EdgeError
 from edge.invocation.event import Event
-from edge.spin.broker import Broker, BrokerError, BrokerOptions, Message, Refused
+from edge.spin.broker import Broker, BrokerError, Message, Refused
 from edge.triggers.mqtt import events
-from edge.triggers.mqtt.access import OFFLINE, ONLINE, Access
+from edge.triggers.mqtt.access import OFFLINE, ONLINE, Access, Role
+from edge.triggers.mqtt.connector import Connector
+from edge.triggers.mqtt.outlet import Outlet
 from edge.triggers.mqtt.run import Delivery, Publication, Run
 from edge.triggers.mqtt.state import Session, State
 from edge.triggers.mqtt.table import Table
@@ -22,35 +22,25 @@ __all__ = ["Link"]
 
 _log = logging.getLogger("edge.mqtt")
 
-# Seconds before the first new attempt to connect, at most; doubled each time.
-_FIRST_PAUSE = 0.25
-# A connection that ended sooner did not work: the next attempt waits as after a failure.
-_STABLE = 5.0
-# Messages of QoS 1 taken without a receive maximum, which MQTT 3.1.1 does not have. Their replies
-# are confirmed behind what the broker sends meanwhile, so reading goes on for a while.
-_UNLIMITED = 1024
-
 
 class Link:
     """Connects again and again; `run` is its task. Hands messages to the targets of its table."""
 
-    def __init__(self, access: Access, state: State, name: str) -> None:
+    def __init__(self, access: Access, state: State, outlet: Outlet, role: Role) -> None:
         self.loop = asyncio.get_running_loop()
         self.runs: set[Run] = set()
-        self.version5 = True
         self._access = access
+        self._connector = Connector(access, role)
+        self._outlet = outlet
         self._state = state
-        self._name = name
-        self._shared = name == "share"
-        self._session = state.sessions.setdefault(name, Session())
+        self._role: Role = role
+        self._session = state.sessions.setdefault(role, Session())
         self._table = Table()
         self._broker: Broker | None = None
-        self._protocol = access.settings.protocol
-        limit = access.settings.receive_maximum
-        self._limit = limit
-        self._most = max(_UNLIMITED, limit)
+        self._announced: Broker | None = None
+        self._limit = access.settings.receive_maximum
         self._full = False
-        self._window = Window(self._acknowledge, 2 * self._most)
+        self._window = Window(self._acknowledge, 2 * self._limit)
         self._quick = 0  # messages of QoS 0 under way
         self._counted = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -60,7 +50,6 @@ class Link:
         self._draining = False
         self._left = False
         self.closed = False
-        self._reported = ""
         self._where = access.where
 
     # --- what its owner calls ---------------------------------------------------------------------
@@ -85,31 +74,19 @@ class Link:
 
     async def run(self) -> None:
         """Ends by cancellation, or after `leave`."""
-        failures = 0
-        while True:
-            try:
-                broker = await self._connect()
-            except EdgeError as exc:
-                self._report(exc)
-            else:
-                began = self.loop.time()
+        while not self._left:
+            broker = await self._connector.connect(self._arrived, self._oversized)
+            if broker is not None:
                 try:
                     await self._serve(broker)
                 except BrokerError as exc:
-                    self._report(exc)
+                    self._connector.report(exc)
                 finally:
                     self._broker = None
                     self._ready.clear()
                     broker.abort()
-                if self.loop.time() - began > _STABLE:
-                    failures = 0
-            if self._left:
-                return
-            longest = min(
-                self._access.settings.reconnect_max, _FIRST_PAUSE * 2 ** min(failures, 16)
-            )
-            failures += 1
-            await asyncio.sleep(random.uniform(0, longest))  # noqa: S311
+            if not self._left:
+                await self._connector.pause()
 
     async def close(self) -> None:
         """After `run` has ended: what is under way is cancelled, and not acknowledged."""
@@ -137,59 +114,36 @@ class Link:
 
     # --- the connection ---------------------------------------------------------------------------
 
-    async def _connect(self) -> Broker:
-        try:
-            return await self._attempt(self._protocol)
-        except BrokerError as exc:
-            # What a broker before MQTT 5 does with a version it does not know is its own choice.
-            if self._protocol != "5" or exc.reason not in ("version", "lost"):
-                raise
-            try:
-                broker = await self._attempt("3.1.1")
-            except BrokerError:
-                raise exc from None
-            if exc.reason == "version":
-                self._protocol = "3.1.1"
-            return broker
-
-    async def _attempt(self, protocol: str) -> Broker:
-        def options() -> BrokerOptions:
-            return self._access.options(protocol, shared=self._shared)
-
-        broker = Broker(await asyncio.to_thread(options), self._arrived, self._oversized)
-        await broker.connect(self._access.settings.connect_timeout)
-        return broker
-
     async def _serve(self, broker: Broker) -> None:
         """From the answer to CONNECT to the end of the connection. Raises BrokerError."""
         self._opened(broker)
-        _log.info("connected to %s with MQTT %s", self._where, broker.options.protocol)
-        self._reported = ""
         broker.closed.add_done_callback(lambda _: self._wake.set())
         while not broker.closed.done():
             self._wake.clear()
             table = self._table
             await self._subscribe(broker, table)
             if table is self._table:
-                self._ready.set()
+                self._settle(broker)
                 await self._wake.wait()
         error = broker.closed.result()
         if error is not None:
             raise error
+
+    def _settle(self, broker: Broker) -> None:
+        """The broker knows all subscriptions: who sees the node online can send to it."""
+        if (topic := self._status_topic) and self._announced is not broker:
+            self._announced = broker
+            broker.send(topic, ONLINE, 1, lambda _: None, retain=True)
+        self._ready.set()
 
     def _opened(self, broker: Broker) -> None:
         """Once for each connection: before its first message, which may come with its answer."""
         if self._broker is broker:
             return
         self._broker = broker
-        self.version5 = broker.version5
         self._window.reconnected(session_present=broker.session_present)
         if not broker.session_present:
-            self._session = self._state.sessions[self._name] = Session()
-        if topic := self._status_topic:
-            broker.send(topic, ONLINE, 1, lambda _: None, retain=True)
-        for run in tuple(self.runs):
-            run.send()
+            self._session = self._state.sessions[self._role] = Session()
         self._balance()
 
     async def _subscribe(self, broker: Broker, table: Table) -> None:
@@ -214,20 +168,9 @@ class Link:
             self._session.filters = filters
             await asyncio.to_thread(self._state.save)
 
-    def _report(self, error: EdgeError) -> None:
-        """Each reason once, until there is another."""
-        if error.message == self._reported:
-            return
-        self._reported = error.message
-        hint = f" ({error.hint})" if error.hint else ""
-        lost = isinstance(error, BrokerError) and error.reason == "lost"
-        _log.log(
-            logging.WARNING if lost else logging.ERROR, "%s%s; trying again", error.message, hint
-        )
-
     @property
     def _status_topic(self) -> str:
-        return "" if self._shared else self._access.status_topic
+        return self._access.status_topic if self._role == "main" else ""
 
     # --- messages ---------------------------------------------------------------------------------
 
@@ -280,17 +223,7 @@ class Link:
         task.add_done_callback(self._tasks.discard)
 
     def publish(self, run: Run, publication: Publication) -> None:
-        broker = self._broker
-        if broker is not None and broker.alive:
-            broker.send(
-                publication.topic,
-                publication.payload,
-                publication.qos,
-                run.confirmed,
-                properties=publication.properties,
-            )
-        elif not publication.qos:
-            run.confirmed(None)  # lost, as its sender allowed
+        self._outlet.publish(run, publication)
 
     def settled(self, delivery: Delivery) -> None:
         if delivery.message.qos:
@@ -307,8 +240,9 @@ class Link:
             self._broker.ack(message)
 
     def _balance(self) -> None:
-        """No more is read than can be kept. While it drains all is: that confirms the replies."""
-        full = self._quick >= self._limit or len(self._window) >= self._most
+        """No more is read than is allowed to be under way, whatever the broker sends."""
+        # Beyond the receive maximum only a broker goes that does not know or respect it.
+        full = self._quick >= self._limit or len(self._window) > self._limit
         self._full = full and not self._draining
         if self._broker is None:
             return

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from edge.invocation.event import Event, Outcome, Status
@@ -32,7 +32,6 @@ class Host(Protocol):
 
     loop: asyncio.AbstractEventLoop
     runs: set[Run]  # those that are not final
-    version5: bool
     closed: bool  # nothing starts any more
 
     def event(self, message: Message) -> Event: ...
@@ -41,21 +40,33 @@ class Host(Protocol):
         """Runs it as a task that ends with the link."""
 
     def publish(self, run: Run, publication: Publication) -> None:
-        """Tells `run.confirmed` once; where there is no connection, asks again when there is."""
+        """Tells `run.confirmed` once; however many connections that takes."""
 
     def settled(self, delivery: Delivery) -> None: ...
 
 
 class Publication:
-    """A reply or a dead letter on its way."""
+    """A reply or a dead letter on its way. `plain`: its payload where there are no properties."""
 
-    __slots__ = ("payload", "properties", "qos", "topic")
+    __slots__ = ("_plain", "payload", "properties", "qos", "topic")
 
-    def __init__(self, topic: str, payload: bytes, qos: int, properties: MessageProperties) -> None:
+    def __init__(
+        self,
+        topic: str,
+        payload: bytes,
+        qos: int,
+        properties: MessageProperties,
+        plain: Callable[[], bytes] | None = None,
+    ) -> None:
         self.topic = topic
         self.payload = payload
         self.qos = qos
         self.properties = properties
+        self._plain = plain
+
+    def content(self, *, version5: bool) -> tuple[bytes, MessageProperties]:
+        plain = None if version5 else self._plain
+        return (self.payload if plain is None else plain()), self.properties
 
 
 class Delivery:
@@ -150,14 +161,14 @@ class Run:
             self._timer = None
 
     def send(self) -> None:
-        """Publishes what is to be published, on the connection there is now."""
+        """Publishes what is to be published."""
         if self.publication is not None:
             self.delivery.host.publish(self, self.publication)
 
     def confirmed(self, error: BrokerError | None) -> None:
         """The broker has the publication, or it is known why not."""
-        if self.publication is None or (error is not None and error.reason == "lost"):
-            return  # that is not the guest's failure: sent again on the next connection
+        if self.publication is None:
+            return
         if error is not None and error.reason == "full":
             self._later(random.uniform(0, _LAST_BUSY), self.send)  # noqa: S311
             return
@@ -251,11 +262,14 @@ class Run:
         if not topic:
             self._finish()
             return
-        told = self._told(reason)
-        payload, properties = message.payload, deadletter.properties(message, told)
-        if not self.delivery.host.version5:
-            payload = deadletter.structured(message, self.delivery.event, told)
-        self.publication = Publication(topic, payload, message.qos, properties)
+        told, event = self._told(reason), self.delivery.event
+        self.publication = Publication(
+            topic,
+            message.payload,
+            message.qos,
+            deadletter.properties(message, told),
+            lambda: deadletter.structured(message, event, told),
+        )
         self.send()
 
     def _told(self, reason: str) -> tuple[tuple[str, str], ...]:

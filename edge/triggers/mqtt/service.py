@@ -11,8 +11,9 @@ from types import TracebackType
 from typing import Self
 
 from edge.config import Mqtt
-from edge.triggers.mqtt.access import Access
+from edge.triggers.mqtt.access import Access, Role
 from edge.triggers.mqtt.link import Link
+from edge.triggers.mqtt.outlet import Outlet
 from edge.triggers.mqtt.state import State
 from edge.triggers.mqtt.table import Table
 from edge.triggers.mqtt.target import Lanes, Subscription, Target
@@ -41,6 +42,7 @@ class MqttService:
         self._noted: set[str] = set()
         self._state: State | None = None
         self._access: Access | None = None
+        self._outlet: tuple[Outlet, asyncio.Task[None]] | None = None
 
     async def __aenter__(self) -> Self:
         self._state = state = await asyncio.to_thread(State.load, self._file)
@@ -49,7 +51,7 @@ class MqttService:
             # Another client's sessions are not this one's.
             state = self._state = replace(State(self._file), client_id=client_id)
         self._access = access = Access(self._settings, state.client_id, self._credentials)
-        await asyncio.to_thread(access.options, "5", shared=False)
+        await asyncio.to_thread(access.options, "5", "main")
         return self
 
     async def __aexit__(
@@ -59,12 +61,15 @@ class MqttService:
         traceback: TracebackType | None,
     ) -> None:
         links, self._links = self._links, {}
+        outlet, self._outlet = self._outlet, None
         for link, _ in links.values():
             await link.leave()
         for link, task in links.values():
-            task.cancel()
-            await asyncio.wait((task,))
+            await _cancel(task)
             await link.close()
+        if outlet is not None:
+            await outlet[0].leave()
+            await _cancel(outlet[1])
 
     async def update(self, subscriptions: Sequence[Subscription]) -> None:
         """From now on these are served. Messages under way are finished by what they began with."""
@@ -107,13 +112,24 @@ class MqttService:
                 self._noted.add(note)
                 _log.warning("note: %s", note)
 
-    def _adopt(self, name: str, targets: list[Target]) -> None:
+    def _adopt(self, name: Role, targets: list[Target]) -> None:
         if name in self._links:
             self._links[name][0].adopt(Table(targets))
         elif targets:
             assert self._access is not None
             assert self._state is not None
-            link = Link(self._access, self._state, name)
+            if self._outlet is None:
+                outlet = Outlet(self._access)
+                running = asyncio.get_running_loop().create_task(outlet.run(), name="mqtt out")
+                self._outlet = outlet, running
+            link = Link(self._access, self._state, self._outlet[0], name)
             link.adopt(Table(targets))
             task = link.loop.create_task(link.run(), name=f"mqtt {name}")
             self._links[name] = link, task
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait((task,))
+    if not task.cancelled() and (error := task.exception()) is not None:
+        raise error  # a mistake of ours is not hidden

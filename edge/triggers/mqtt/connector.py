@@ -1,0 +1,104 @@
+"""Connections to the broker, one attempt after the other, and what is said about them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+from edge.errors import EdgeError
+from edge.spin.broker import Broker, BrokerError, BrokerOptions, Message, Refused
+from edge.triggers.mqtt.access import Access, Role
+
+__all__ = ["Connector"]
+
+_log = logging.getLogger("edge.mqtt")
+
+# Seconds before the first new attempt to connect, at most; doubled each time.
+_FIRST_PAUSE = 0.25
+# A connection that ended sooner did not work: the next attempt waits as after a failure.
+_STABLE = 5.0
+
+
+class Connector:
+    """Makes the connections of one role. Says each reason for a failure once, until it changes."""
+
+    def __init__(self, access: Access, role: Role) -> None:
+        self._access = access
+        self._role: Role = role
+        self._protocol = access.settings.protocol
+        self._loop = asyncio.get_running_loop()
+        self._failures = 0
+        self._began = 0.0
+        self._reported = ""
+
+    async def connect(
+        self,
+        on_message: Callable[[Message], None] | None = None,
+        on_refused: Callable[[Refused], None] | None = None,
+    ) -> Broker | None:
+        """A connection; None when this attempt failed, which has been said."""
+        try:
+            broker = await self._either(on_message, on_refused)
+        except EdgeError as exc:
+            self.report(exc)
+            return None
+        where, version = self._access.where, broker.options.protocol
+        level = logging.DEBUG if self._role == "out" else logging.INFO
+        _log.log(level, "connected to %s with MQTT %s", where, version)
+        self._began = self._loop.time()
+        self._reported = ""
+        return broker
+
+    async def pause(self) -> None:
+        """Before the next attempt. A full jitter: a fleet must not come back all at once."""
+        if self._began and self._loop.time() - self._began > _STABLE:
+            self._failures = 0
+        self._began = 0.0
+        longest = _FIRST_PAUSE * 2 ** min(self._failures, 16)
+        self._failures += 1
+        await asyncio.sleep(
+            random.uniform(0, min(self._access.settings.reconnect_max, longest))  # noqa: S311
+        )
+
+    def report(self, error: EdgeError) -> None:
+        if error.message == self._reported:
+            return
+        self._reported = error.message
+        hint = f" ({error.hint})" if error.hint else ""
+        lost = isinstance(error, BrokerError) and error.reason == "lost"
+        level = logging.WARNING if lost else logging.ERROR
+        _log.log(level, "%s%s; trying again", error.message, hint)
+
+    async def _either(
+        self,
+        on_message: Callable[[Message], None] | None,
+        on_refused: Callable[[Refused], None] | None,
+    ) -> Broker:
+        try:
+            return await self._attempt(self._protocol, on_message, on_refused)
+        except BrokerError as exc:
+            # What a broker before MQTT 5 does with a version it does not know is its own choice.
+            if self._protocol != "5" or exc.reason not in ("version", "lost"):
+                raise
+            try:
+                broker = await self._attempt("3.1.1", on_message, on_refused)
+            except BrokerError:
+                raise exc from None
+            if exc.reason == "version":
+                self._protocol = "3.1.1"
+            return broker
+
+    async def _attempt(
+        self,
+        protocol: str,
+        on_message: Callable[[Message], None] | None,
+        on_refused: Callable[[Refused], None] | None,
+    ) -> Broker:
+        def options() -> BrokerOptions:
+            return self._access.options(protocol, self._role)
+
+        broker = Broker(await asyncio.to_thread(options), on_message, on_refused)
+        await broker.connect(self._access.settings.connect_timeout)
+        return broker
