@@ -48,7 +48,7 @@ _PATIENCE = 10.0
 # Seconds before another attempt to connect: anything up to the first, doubled for each failure, up
 # to the last. A full jitter keeps a fleet from coming back all at once.
 _FIRST_PAUSE, _LAST_PAUSE = 0.5, 30.0
-# Seconds after which a connection that ends was a good one.
+# Seconds after which a connection that ends was a good one; one that brought a message was, too.
 _STABLE = 10.0
 
 # The same while the node has no room, and how long a message waits for it.
@@ -248,6 +248,7 @@ class _Listener:
         targets = self._channels.get(channel)
         if not targets:
             return
+        self._failures = 0
         event = Event(
             "redis",
             next(self._ids),
