@@ -44,6 +44,12 @@ _TRANSACTION = {sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_SAVEPOINT}
 _MODULE = {sqlite3.SQLITE_CREATE_VTABLE, sqlite3.SQLITE_DROP_VTABLE}
 _MODULES = {"fts5", "rtree"}
 
+# Tables that SQLite makes up where it was built so: raw pages, other statements.
+_TABLES_REFUSED = {"sqlite_dbpage", "sqlite_stmt", "bytecode", "tables_used", "sqlite_dbdata"}
+_OF_TABLES = {
+    sqlite3.SQLITE_READ, sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE,
+}  # fmt: skip
+
 _FUNCTIONS_REFUSED = {"load_extension", "fts3_tokenizer"}
 
 # Asked, they only tell.
@@ -112,7 +118,7 @@ def permit(
     Virtual tables keep what they need in ordinary ones; only a `defensive` connection protects
     those from statements, and the code that reads them from what it does not expect.
     """
-    if schema == "temp":
+    if schema == "temp" or (action in _OF_TABLES and (first or "").lower() in _TABLES_REFUSED):
         return sqlite3.SQLITE_DENY
     if action == sqlite3.SQLITE_FUNCTION:
         refused = (second or "").lower() in _FUNCTIONS_REFUSED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -135,6 +136,52 @@ def test_a_full_disk_is_an_error_for_each_write_and_no_more(
         kept = [ask(served, f"/get/b{n}")[0] for n in range(40)]
         # what failed may be there or not; what was acknowledged is
         assert all(k == 200 for k, (status, _) in zip(kept, answers, strict=True) if status == 200)
+
+
+def test_a_label_that_nobody_configured_is_refused_at_start(application: Path) -> None:
+    manifest = application / "spin.toml"
+    manifest.write_text(manifest.read_text().replace('stores = ["default"]', 'stores = ["cache"]'))
+    edge = Path(sys.executable).parent / "edge"
+    done = subprocess.run([edge, "check", application], capture_output=True, text=True, check=False)
+    assert done.returncode == 78, done.stderr
+    assert 'component.guest.key_value_stores: no store "cache" is configured' in done.stderr
+    assert "[key_value_store.cache]" in done.stderr
+
+
+def test_the_runtime_configuration_says_where_data_and_variables_are(
+    serve: Serve, application: Path, tmp_path: Path
+) -> None:
+    manifest = application / "spin.toml"
+    text = manifest.read_text().replace('stores = ["default"]', 'stores = ["default", "cache"]')
+    manifest.write_text(text)
+    runtime = tmp_path / "runtime-config.toml"
+    runtime.write_text(
+        """
+        [[variables_provider]]
+        type = "static"
+        values = { who = "s3cret" }
+        [key_value_store.default]
+        type = "spin"
+        path = "elsewhere.db"
+        max_entries = 1
+        [key_value_store.cache]
+        type = "spin"
+        """
+    )
+    state = ("--state-dir", str(tmp_path / "state"), "--runtime-config-file", str(runtime))
+    with serve(application, *state) as served:
+        assert ask(served, "/variable/greeting") == (200, "hello s3cret")
+        assert ask(served, "/open/cache") == (200, "ok")
+        assert ask(served, "/set/a/1") == (200, "ok")
+        assert ask(served, "/set/b/1") == (500, "3 the store is full: 1 entries")
+    assert (tmp_path / "elsewhere.db").exists()
+    assert "s3cret" not in "".join(served.log)
+    runtime.write_text("[key_value_store.default]\ntype = 'azure_cosmos'")
+    edge = Path(sys.executable).parent / "edge"
+    command = [edge, "check", application, "--runtime-config-file", runtime]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 78
+    assert f"{runtime}: key_value_store.default.type: " in done.stderr
 
 
 # --- types --------------------------------------------------------------------------------------

@@ -288,6 +288,7 @@ async def test_a_guest_that_fails_harms_no_other(tmp_path: Path, failing: str, w
         "UPDATE sqlite_master SET sql = ''", "DELETE FROM sqlite_schema",
         "CREATE VIRTUAL TABLE v USING fts3(x)", "CREATE VIRTUAL TABLE v USING dbstat",
         "CREATE VIRTUAL TABLE v USING csv(filename = '/etc/passwd')",
+        "SELECT * FROM sqlite_dbpage", "SELECT * FROM sqlite_stmt", "SELECT * FROM bytecode('x')",
         "EXPLAIN ATTACH 'x' AS x", "SELECT zeroblob(100000000)", "SELECT randomblob(100000000)",
         "SELECT '" + "x" * 2_000_000 + "'",
         "SELECT " + "(" * 5000 + "1" + ")" * 5000, "SELECT " + "1+" * 5000 + "1",
