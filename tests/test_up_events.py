@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from mqtt_lab import Mosquitto, free_port, mosquitto
-from redis_lab import redis_server
+from redis_lab import certificate, redis_server
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 EDGE = str(Path(sys.executable).parent / "edge")
@@ -405,6 +405,33 @@ def test_check_finds_what_up_would_refuse(
 ) -> None:
     app = write(tmp_path, trigger, component("guest", guest("on_message"), more))
     assert words in refused(app, verb="check")
+
+
+def test_a_broker_may_ask_for_a_certificate_and_a_password(
+    guest: Guest, tmp_path: Path, up: Up
+) -> None:
+    for name in ("server", "client"):
+        (tmp_path / name).mkdir()
+    server, server_key = certificate(tmp_path / "server")
+    client, client_key = certificate(tmp_path / "client", "board")
+    (tmp_path / "password").write_text("s3cret\n")
+    users = tmp_path / "users"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", users, "me", "s3cret"], check=True, timeout=60)
+    port = free_port()
+    secured = (
+        f"password_file {users}\nlistener {port} 127.0.0.1\nrequire_certificate true\n"
+        f"certfile {server}\nkeyfile {server_key}\ncafile {client}\n"
+    )
+    app = write(tmp_path, MESSAGES, component("guest", guest("on_message")))
+    given = ("--mqtt-password-file", tmp_path / "password", "--mqtt-ca", server)
+    given += ("--mqtt-cert", client, "--mqtt-key", client_key, "--mqtt-client-id", "board-7")
+    with mosquitto(tmp_path / "broker", secured, anonymous=False) as broker:
+        with up(app, "--mqtt", f"mqtts://me@localhost:{port}", *given) as process:
+            process.says("subscribed to t/#")
+        assert "board-7" in broker.log()
+        with up(app, "--mqtt", f"mqtts://me@127.0.0.1:{port}", *given) as process:
+            assert "certificate" in process.says("127.0.0.1")
+        assert "subscribed" not in process.everything
 
 
 def test_a_password_is_in_no_line(guest: Guest, tmp_path: Path, up: Up) -> None:
