@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -65,13 +66,14 @@ class Mosquitto:
         self.process = subprocess.Popen(
             [MOSQUITTO, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        self._answers()
+        for port in (self.port, *map(int, re.findall(r"^listener (\d+)", self.more, re.MULTILINE))):
+            self._answers(port)
 
-    def _answers(self) -> None:
+    def _answers(self, port: int) -> None:
         end = time.monotonic() + 20
         while True:
             try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                socket.create_connection(("127.0.0.1", port), 1).close()
             except OSError:
                 assert self.process is not None
                 assert self.process.poll() is None, (self.directory / "log").read_text()

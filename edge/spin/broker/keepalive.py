@@ -9,7 +9,7 @@ from edge.spin.broker.wire import Wire
 
 __all__ = ["KeepAlive"]
 
-# Seconds after a ping in which anything must come.
+# Seconds after a ping in which anything must come, at most: half an interval if that is less.
 _ANSWER = 10.0
 
 
@@ -48,7 +48,7 @@ class KeepAlive:
             return
         self._pinged = now
         self._wire.write(b"\xc0\x00")
-        self._timer = self._loop.call_later(_ANSWER, self._answered)
+        self._timer = self._loop.call_later(min(_ANSWER, self._interval / 2), self._answered)
 
     def _answered(self) -> None:
         wire = self._wire

@@ -19,6 +19,9 @@ _log = logging.getLogger("edge.mqtt")
 _FIRST_PAUSE = 0.25
 # A connection that ended sooner did not work: the next attempt waits as after a failure.
 _STABLE = 5.0
+# What a broker before MQTT 5 does with a version that it does not know is its own choice. One that
+# closes so many connections before it answers is taken for old; no network is so unlucky.
+_SILENCES = 3
 
 
 class Connector:
@@ -30,6 +33,7 @@ class Connector:
         self._protocol = access.settings.protocol
         self._loop = asyncio.get_running_loop()
         self._failures = 0
+        self._silences = 0
         self._began = 0.0
         self._reported = ""
 
@@ -77,10 +81,9 @@ class Connector:
         on_refused: Callable[[Refused], None] | None,
     ) -> Broker:
         try:
-            return await self._attempt(self._protocol, on_message, on_refused)
+            broker = await self._attempt(self._protocol, on_message, on_refused)
         except BrokerError as exc:
-            # What a broker before MQTT 5 does with a version it does not know is its own choice.
-            if self._protocol != "5" or exc.reason not in ("version", "lost"):
+            if self._protocol != "5" or not self._seems_old(exc):
                 raise
             try:
                 broker = await self._attempt("3.1.1", on_message, on_refused)
@@ -88,7 +91,14 @@ class Connector:
                 raise exc from None
             if exc.reason == "version":
                 self._protocol = "3.1.1"
-            return broker
+        else:
+            self._silences = 0
+        return broker
+
+    def _seems_old(self, error: BrokerError) -> bool:
+        if error.reason == "lost":
+            self._silences += 1
+        return error.reason == "version" or self._silences >= _SILENCES
 
     async def _attempt(
         self,
