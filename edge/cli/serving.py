@@ -59,11 +59,13 @@ class Serving:
         """Serves `live` from now on, and says where. Raises EdgeError or OSError; what was served
         before then goes on.
         """
-        await self._services.prepare(live)
-        if live.application.http and self._http is None:
+        listening = self._http is not None
+        if live.application.http and not listening:
             listen = [(self._listen.host, self._listen.port)]
             server = HttpServer(live, listen=listen, tls=self._tls)
             self._http = await self._stack.enter_async_context(server)
+        await self._services.prepare(live)
+        if self._http is not None and not listening:
             self._announce(self._http.addresses)
         await self._services.update(live)
         if self._http is not None:

@@ -34,7 +34,7 @@ from edge.errors import ComponentError
 # A guest in Python takes 1 MiB.
 MAX_OVERHEAD = 8 << 20
 
-# Bytes. Reading a component takes 10 ms for each MiB of code, and seconds where it means to; the loop
+# Bytes. Reading a component takes up to 10 ms for each MiB, and seconds where it means to; the loop
 # serves others meanwhile. Smaller: a thread for what takes no time.
 LARGE = 1 << 20
 

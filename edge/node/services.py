@@ -34,6 +34,9 @@ __all__ = [
     "type_notes",
 ]
 
+# Seconds that events under way get when their server is exchanged for another.
+_HANDOVER = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -79,32 +82,33 @@ Item = Callable[[Any, str, EventHandler], Any]
 @dataclass(frozen=True, slots=True)
 class TriggerType:
     """`read`: its triggers in an application, with the values of the variables. `make`: a service
-    for them, and what that is told of each trigger. Both raise ConfigError. `show`: what a person
-    is told that is served.
+    for them, and what that is told of each trigger. `show`: what a person is told that is served.
+    `server`: which server a service is made for; another one needs another service. Raise
+    ConfigError.
     """
 
     read: Callable[[Application, Mapping[str, str]], Declared]
-    make: Callable[[Settings, Declared], tuple[Service, Item]]
+    make: Callable[[Settings, Any], tuple[Service, Item]]
     show: Callable[[Any], str]
+    server: Callable[[Settings, Declared], Any] = lambda _settings, _declared: None
 
 
 # The services' modules are loaded when an application needs them: a client of MQTT or Redis costs
 # tens of milliseconds and megabytes.
-def _mqtt(settings: Settings, declared: Declared) -> tuple[Service, Item]:
+def _mqtt(settings: Settings, broker: config.Mqtt) -> tuple[Service, Item]:
     from edge.triggers.mqtt import MqttService, Subscription
 
-    broker = mqtt_settings(settings.mqtt, declared.server)
     service = MqttService(broker, state_dir=settings.state_dir, credentials=settings.credentials)
     return service, Subscription
 
 
-def _redis(_settings: Settings, _declared: Declared) -> tuple[Service, Item]:
+def _redis(_settings: Settings, _server: None) -> tuple[Service, Item]:
     from edge.triggers.redis import ChannelSubscription, RedisService
 
     return RedisService(), ChannelSubscription
 
 
-def _cron(settings: Settings, _declared: Declared) -> tuple[Service, Item]:
+def _cron(settings: Settings, _server: None) -> tuple[Service, Item]:
     from edge.triggers.cron import Schedule, TimerService
 
     return TimerService(settings.state_dir / "timers.json", write_file), Schedule
@@ -117,11 +121,28 @@ def _read_mqtt(application: Application, values: Mapping[str, str]) -> Declared:
     return Declared(read_mqtt(application, values), broker)
 
 
+def _broker(given: config.Mqtt, declared: DeclaredBroker | None) -> config.Mqtt:
+    """The broker that the node names, otherwise the application's. Raises ConfigError."""
+    if given.url:
+        return given
+    if declared is None:
+        raise ConfigError(
+            "mqtt: no broker is named",
+            hint="give one with --mqtt mqtt://HOST or --mqtt embedded, or in spin.toml: "
+            '[application.trigger.mqtt] address = "mqtt://HOST"',
+        )
+    found = replace(
+        given, url=declared.address, username=declared.username, password=declared.password
+    )
+    return found if declared.keepalive is None else replace(found, keepalive=declared.keepalive)
+
+
 _TYPES: Mapping[Kind, TriggerType] = {
     "mqtt": TriggerType(
         _read_mqtt,
         _mqtt,
         lambda trigger: f"subscribed to {trigger.filter.subscription} for {trigger.component}",
+        lambda settings, declared: _broker(settings.mqtt, declared.server),
     ),
     "redis": TriggerType(
         lambda app, values: Declared(read_redis(app, values)),
@@ -172,22 +193,6 @@ def trigger_notes(triggers: Mapping[Kind, Declared]) -> list[str]:
     ]
 
 
-def mqtt_settings(given: config.Mqtt, declared: DeclaredBroker | None) -> config.Mqtt:
-    """The broker that the node names, otherwise the application's. Raises ConfigError."""
-    if given.url:
-        return given
-    if declared is None:
-        raise ConfigError(
-            "mqtt: no broker is named",
-            hint="give one with --mqtt mqtt://HOST or --mqtt embedded, or in spin.toml: "
-            '[application.trigger.mqtt] address = "mqtt://HOST"',
-        )
-    found = replace(
-        given, url=declared.address, username=declared.username, password=declared.password
-    )
-    return found if declared.keepalive is None else replace(found, keepalive=declared.keepalive)
-
-
 @dataclass(frozen=True, slots=True)
 class _Running:
     server: Any
@@ -218,9 +223,10 @@ class Services:
     async def prepare(self, live: LiveApplication) -> None:
         """Opens what `live` needs. Raises EdgeError; what was served goes on then."""
         for kind, declared in live.triggers.items():
+            server = _TYPES[kind].server(self._settings, declared)
             running = self._running.get(kind)
-            if running is None or running.server != declared.server:
-                await self._open(kind, declared)
+            if running is None or running.server != server:
+                await self._open(kind, server)
 
     async def update(self, live: LiveApplication) -> None:
         """Serves the triggers of `live`, which was prepared, and no others."""
@@ -243,16 +249,11 @@ class Services:
             for kind, running in self._running.items():
                 group.create_task(running.service.drain(timeout), name=f"drain {kind}")
 
-    async def _open(self, kind: Kind, declared: Declared) -> None:
-        service, item = _TYPES[kind].make(self._settings, declared)
-        old = self._running.pop(kind, None)
-        if old is not None:
-            # Another server: a session cannot be in two places.
+    async def _open(self, kind: Kind, server: Any) -> None:
+        service, item = _TYPES[kind].make(self._settings, server)
+        await service.__aenter__()
+        old = self._running.get(kind)
+        self._running[kind] = _Running(server, service, item)
+        if old is not None:  # another server
             await old.service.drain(_HANDOVER)
             await old.service.__aexit__(None, None, None)
-        await service.__aenter__()
-        self._running[kind] = _Running(declared.server, service, item)
-
-
-# Seconds that events under way get when their server is exchanged for another.
-_HANDOVER = 5.0
