@@ -10,6 +10,7 @@ Knows no table and no statement of a guest.
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
 import threading
 import time
@@ -72,6 +73,7 @@ class Job:
     outcome: asyncio.Future[Any]
     session: object = None
     size: int = 0  # bytes it holds while it waits
+    alarm: asyncio.TimerHandle | None = None  # at its deadline
 
     @property
     def abandoned(self) -> bool:
@@ -111,6 +113,8 @@ class Worker:
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._handle: Handle | None = None
+        self._running: Job | None = None
+        self._lock = threading.Lock()  # of _running: an interruption meets its job or none
         self._suspect = False  # the file is to be opened anew
         self._blocked: list[Job] = []  # until the owner's transaction ends
         self.pending = 0  # jobs without an outcome
@@ -134,6 +138,9 @@ class Worker:
         self.pending += 1
         self.bytes += job.size
         job.outcome.add_done_callback(lambda _: self._finished(job))
+        if job.deadline < math.inf:
+            wait = job.deadline - time.monotonic()
+            job.alarm = self._loop.call_later(wait, self._interrupt, job)
         self._jobs.append(job)
         self._signal()
 
@@ -161,11 +168,20 @@ class Worker:
             self._awake = True
             self._wake.put(None)
 
+    def _interrupt(self, job: Job) -> None:
+        """Ends what it runs. SQLite looks for this after every step, however long one takes."""
+        with self._lock:
+            if self._running is job and self._handle is not None:
+                self._handle.connection.interrupt()
+
     def _finished(self, job: Job) -> None:
+        if job.alarm is not None:
+            job.alarm.cancel()
         self.pending -= 1
         self.bytes -= job.size
         job.work = None
         if job.abandoned:
+            self._interrupt(job)
             try:
                 self._jobs.remove(job)
             except ValueError:  # the thread has it already
@@ -274,13 +290,19 @@ class Worker:
             return job, None, None
         if self._aborted:
             return job, None, TimeoutError(_LATE)
-        self._handle.running(job)
+        self._now_running(job)
         try:
             return job, work(self._handle), None
         except Exception as exc:
             return job, None, exc
         finally:
-            self._handle.running(None)
+            self._now_running(None)
+
+    def _now_running(self, job: Job | None) -> None:
+        assert self._handle is not None
+        self._handle.running(job)
+        with self._lock:
+            self._running = job
 
     def _together(self, jobs: list[Job]) -> _Done:
         """Runs them in one transaction. One that fails leaves nothing and harms no other."""

@@ -351,6 +351,16 @@ async def test_a_statement_without_end_ends_at_its_deadline(tmp_path: Path, stat
         assert await run(guest, "SELECT count(*) FROM t") == [(1000,)]
 
 
+async def test_steps_that_take_long_do_not_outlast_the_deadline(tmp_path: Path) -> None:
+    async with opened(tmp_path, sqlite=config.Sqlite(timeout=0.3)) as lab:
+        guest = await table(lab)
+        slow = "SELECT sum(length(randomblob(16000000))) FROM n"
+        async with asyncio.timeout(20):  # 50,000 steps of these take minutes
+            with pytest.raises(DatabaseError, match="longer than 300ms"):
+                await run(guest, NUMBERS.format(10**9) + slow)
+        assert await run(guest, "SELECT count(*) FROM t") == [(0,)]
+
+
 async def test_memory_of_statements_has_an_end(tmp_path: Path) -> None:
     async with opened(tmp_path, sqlite=config.Sqlite(timeout=60)) as lab:
         guest, store = await table(lab), lab.key_value()
