@@ -1,0 +1,88 @@
+"""Garbage collection of the content store: what no tag leads to goes.
+
+Blocks: not for the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from edge.errors import BundleError
+from edge.registry.digest import Digest
+from edge.registry.disk import exclusive
+from edge.registry.store import ContentStore
+
+__all__ = ["Collected", "collect"]
+
+# A manifest -> every blob that its bundle needs; raises BundleError when that cannot be told.
+Contents = Callable[[Digest], Iterable[Digest]]
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a collection did. `unreadable`: why nothing but leftovers was removed, if so."""
+
+    blobs: int
+    bytes: int
+    unreadable: tuple[str, ...] = ()
+
+
+def collect(
+    store: ContentStore, contents: Contents, *, floor: int = 1, keep: Iterable[Digest] = ()
+) -> Collected | None:
+    """Removes what cannot be reached. None: somebody is writing, nothing was done.
+
+    Each tag keeps what it stands for and the `floor` versions before it. `keep` are blobs that
+    stay without a tag. A bundle that cannot be read might need any blob: then all of them stay.
+    """
+    with exclusive(store.directory / "lock", wait=False) as alone:
+        return _collect(store, contents, floor, frozenset(keep)) if alone else None
+
+
+def _collect(
+    store: ContentStore, contents: Contents, floor: int, keep: frozenset[Digest]
+) -> Collected:
+    _remove_leftovers(store.directory)
+    roots = {digest: name for name, found in store.tags.trim(floor).items() for digest in found}
+    reached = set(keep)
+    unreadable = []
+    for digest, name in roots.items():
+        try:
+            reached.update((digest, *contents(digest)))
+        except BundleError as error:
+            unreadable.append(f"{name}: {error.message}")
+    if unreadable:
+        return Collected(0, 0, tuple(unreadable))
+    for digest in tuple(reached):
+        reached.update((store.members(digest) or {}).values())
+    return _sweep(store.directory, {digest.hex for digest in reached})
+
+
+def _sweep(directory: Path, reached: set[str]) -> Collected:
+    blobs = size = 0
+    for path in _files(directory / "sha256"):
+        if path.name not in reached:
+            size += path.stat().st_size
+            blobs += 1
+            path.unlink()
+    for path in _files(directory / "unpacked"):
+        if path.stem not in reached:
+            path.unlink()
+    return Collected(blobs, size)
+
+
+def _remove_leftovers(directory: Path) -> None:
+    """What writers left that were killed: nobody else is writing now."""
+    with exclusive(directory / "tags.lock"):
+        for path in directory.glob(".tags.json.*"):
+            path.unlink()
+    partial = (directory / "sha256").glob(".*"), (directory / "unpacked").glob(".*")
+    for path in chain(_files(directory / "incoming"), *partial):
+        path.unlink()
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    return iter(list(directory.iterdir()) if directory.is_dir() else ())

@@ -1,0 +1,93 @@
+"""Names of the content store: which manifest each stands for, and stood for before.
+
+One JSON document with a schema version, replaced as a whole. Blocks: not for the event loop.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from edge.application.fields import Table, Where, integer, items, mapping, parsed
+from edge.errors import BundleError, EdgeError
+from edge.registry.atomic import write_file
+from edge.registry.digest import Digest
+from edge.registry.disk import exclusive, explained, leased, sync_directory
+from edge.registry.manifest import read_json
+
+__all__ = ["Tags"]
+
+_SCHEMA = 1
+# What a name stood for is remembered this far back; a collection keeps fewer.
+MAX_HISTORY = 8
+
+History = tuple[Digest, ...]
+
+
+class Tags:
+    """The names in `directory`. What they stand for is reachable, and so kept."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._path = directory / "tags.json"
+
+    def all(self) -> Mapping[str, History]:
+        """Every name, with its digests from the newest to the oldest that is remembered."""
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return {}
+        return read_json(data, str(self._path), _read)
+
+    def get(self, name: str) -> Digest | None:
+        """What a name stands for."""
+        return next(iter(self.all().get(name, ())), None)
+
+    def set(self, name: str, digest: Digest) -> None:
+        """From now on `name` stands for a blob that is here; what it stood for is remembered."""
+        blobs = self._directory / "sha256"
+        with leased(self._directory), self._changing() as tags:
+            if not (blobs / digest.hex).exists():
+                raise BundleError(f"{name}: {digest} is not in {blobs}")
+            sync_directory(blobs)
+            history = (digest, *(d for d in tags.get(name, ()) if d != digest))
+            tags[name] = history[:MAX_HISTORY]
+
+    def remove(self, name: str) -> None:
+        """Forgets a name and all that it stood for."""
+        with self._changing() as tags:
+            tags.pop(name, None)
+
+    def trim(self, floor: int) -> Mapping[str, History]:
+        """Forgets all but the newest and `floor` before it of each name; returns what is left."""
+        with self._changing() as tags:
+            tags |= {name: history[: floor + 1] for name, history in tags.items()}
+            return dict(tags)
+
+    @contextmanager
+    def _changing(self) -> Iterator[dict[str, History]]:
+        with exclusive(self._directory / "tags.lock"):
+            before = self.all()
+            after = dict(before)
+            yield after
+            if after != before:
+                self._write(after)
+
+    def _write(self, tags: Mapping[str, History]) -> None:
+        named = {name: [str(digest) for digest in history] for name, history in tags.items()}
+        document = {"schema": _SCHEMA, "tags": named}
+        data = json.dumps(document, sort_keys=True, indent=1).encode()
+        with explained(self._directory, len(data)):
+            write_file(self._path, data)
+
+
+def _read(value: object, where: Where) -> Mapping[str, History]:
+    with Table(value, where) as table:
+        if (schema := table.need("schema", integer(1, 1 << 31))) != _SCHEMA:
+            raise EdgeError(
+                f"{where}: has schema {schema}, this version knows {_SCHEMA}",
+                hint="a newer version wrote it: install that one, or restore a backup",
+            )
+        return table.need("tags", mapping(items(parsed(Digest.parse))))
