@@ -144,10 +144,19 @@ class CodeCache:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+                await _closed(process.stdin)
         if process.returncode:
             raise ComponentError(f"{name}: {_failure(process.returncode, errors)}")
         if (elapsed := time.monotonic() - started) > SLOW:
             progress(f"{name}: compiled in {elapsed:.1f} s, peak memory {_last_line(errors)}")
+
+
+async def _closed(pipe: asyncio.StreamWriter | None) -> None:
+    """A pipe whose reader was killed: that it broke is no news, and asyncio would log it."""
+    if pipe is not None:
+        pipe.close()
+        with contextlib.suppress(OSError):
+            await pipe.wait_closed()
 
 
 def _readable(module: Module | None, path: Path, name: str) -> Module:
