@@ -176,7 +176,7 @@ class Mqtt:
     status_topic: str = "edge/{client_id}/status"  # online and offline, retained; "": none
     will_delay: int = 5  # a connection that is back by then was never away
 
-    receive_maximum: int = 128  # messages taken and not yet acknowledged
+    receive_maximum: int = 64  # messages taken and not yet acknowledged
     max_packet: int = MiB  # larger messages are refused
     connect_timeout: float = 10.0
     confirm_timeout: float = 30.0  # a reply or dead letter without an acknowledgement

@@ -20,7 +20,7 @@ from mqtt_lab import (
     subscription,
 )
 
-from edge.invocation.event import Event, Outcome, Status
+from edge.invocation.event import DONE, Event, Outcome, Status
 
 
 @pytest.fixture
@@ -100,14 +100,41 @@ async def test_a_message_that_is_delivered_again_joins_the_run_that_is_under_way
             assert len(gate.component.events) == 2, "nothing ran twice"
 
 
-async def test_an_acknowledgement_that_was_lost_is_repeated_without_another_run(
+async def test_what_was_final_but_not_acknowledged_is_acknowledged_without_another_run(
+    broker: Mosquitto,
+) -> None:
+    first = asyncio.Event()
+
+    async def wait(_: Event) -> Outcome:
+        await first.wait()
+        return DONE
+
+    component = Component(lambda event: wait(event) if event.data == b"1" else DONE)
+    wanted = subscription(component, ordered="none")
+    async with (
+        proxied(broker) as proxy,
+        Peer(broker.port) as peer,
+        service(proxy.url, wanted) as running,
+    ):
+        for text in (b"1", b"2", b"3"):
+            await peer.publish("in/a", text)
+        await component.seen(3)
+        proxy.cut()
+        await eventually(lambda: proxy.connections >= 2)
+        await running.ready()
+        first.set()
+        await eventually(lambda: acknowledged(broker) == 3)
+    assert component.texts == ["1", "2", "3"]
+
+
+async def test_an_acknowledgement_that_was_lost_means_another_run_under_the_same_key(
     broker: Mosquitto,
 ) -> None:
     component = Component()
     async with (
         proxied(broker) as proxy,
         Peer(broker.port) as peer,
-        service(proxy.url, subscription(component)) as running,
+        service(proxy.url, subscription(component)),
     ):
         proxy.hold_upstream()
         await peer.publish("in/a", b"1")
@@ -116,10 +143,8 @@ async def test_an_acknowledgement_that_was_lost_is_repeated_without_another_run(
         proxy.cut()
         proxy.release()
         await eventually(lambda: acknowledged(broker) == 1)
-        await running.ready()
-        await peer.publish("in/a", b"2")
-        await component.seen(2)
-    assert component.texts == ["1", "2"]
+        again = await component.seen(2)
+    assert again[0].id == again[1].id
 
 
 async def test_a_reply_that_was_not_confirmed_is_sent_again_without_another_run(

@@ -315,13 +315,14 @@ class Broker:
     def resume(self) -> None:
         self._wire.resume()
 
-    def ack(self, message: Message) -> None:
-        """Acknowledges a message of this connection; of another one: nothing happens.
-
-        MQTT wants the order in which they came; that is the caller's to keep.
+    def ack(self, message: Message) -> bool:
+        """Acknowledges a message of QoS 1 of this connection. False: it was another one's, or it
+        has ended. MQTT wants the order in which they came; that is the caller's to keep.
         """
-        if message.qos and message.connection is self and not self.closed.done():
-            self._wire.write(b"\x40\x02" + message.mid.to_bytes(2, "big"))
+        if message.connection is not self or self.closed.done():
+            return False
+        self._wire.write(b"\x40\x02" + message.mid.to_bytes(2, "big"))
+        return True
 
     async def publish(
         self,

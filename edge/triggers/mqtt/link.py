@@ -40,7 +40,7 @@ class Link:
         self._announced: Broker | None = None
         self._limit = access.settings.receive_maximum
         self._full = False
-        self._window = Window(self._acknowledge, 2 * self._limit)
+        self._window = Window(self._acknowledge)
         self._quick = 0  # messages of QoS 0 under way
         self._counted = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -179,7 +179,7 @@ class Link:
         if broker is not self._broker:
             assert isinstance(broker, Broker)
             self._opened(broker)
-        if self._draining or (message.qos and self._window.rejoin(message, self)):
+        if self._draining or (message.qos and self._window.rejoin(message)):
             return
         delivery = Delivery(message, self)
         targets = self._table.targets(message)
@@ -235,9 +235,8 @@ class Link:
         if self._draining and not self.runs:
             self._idle.set()
 
-    def _acknowledge(self, message: Message) -> None:
-        if self._broker is not None:
-            self._broker.ack(message)
+    def _acknowledge(self, message: Message) -> bool:
+        return self._broker is not None and self._broker.ack(message)
 
     def _balance(self) -> None:
         """No more is read than is allowed to be under way, whatever the broker sends."""

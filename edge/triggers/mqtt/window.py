@@ -1,8 +1,9 @@
 """Messages of QoS 1 in the order they came: MQTT wants them acknowledged in that order.
 
-What is not acknowledged when a connection ends is delivered again by the next one, under the same
-packet identifier. It is then told from a new message, and joins the run that is under way, or is
-acknowledged when that is over: nothing runs twice but what a restarted node no longer knows.
+What is not acknowledged when a connection ends is delivered again by the next one, marked so, and
+under the packet identifier it had. It then joins the run that is under way, or is acknowledged if
+that is over. What was acknowledged may come again too, when the acknowledgement was lost; it can
+not be told from another message under an identifier that the broker uses again, so it runs again.
 """
 
 from __future__ import annotations
@@ -11,80 +12,53 @@ from collections import deque
 from collections.abc import Callable
 
 from edge.spin.broker import Message
-from edge.triggers.mqtt.run import Delivery, Host
+from edge.triggers.mqtt.run import Delivery
 
 __all__ = ["Window"]
 
 
 class Window:
-    """`acknowledge` is called in the right order. `remembered`: acknowledgements to look back."""
+    """`acknowledge` is called in the right order; False: the message's connection is gone."""
 
-    def __init__(self, acknowledge: Callable[[Message], None], remembered: int) -> None:
+    def __init__(self, acknowledge: Callable[[Message], bool]) -> None:
         self._acknowledge = acknowledge
-        self._remembered = remembered
         self._order: deque[Delivery] = deque()
-        self._carried: dict[int, Delivery] = {}  # packet identifier -> of the last connection
-        # Packet identifier -> content. An acknowledgement may be lost with its connection.
-        self._recent: dict[int, int] = {}
-        self._acknowledged: dict[int, int] = {}  # the same, of the last connection
+        self._carried: dict[int, Delivery] = {}  # packet identifier -> of earlier connections
 
     def __len__(self) -> int:
         return len(self._order)
 
+    def reconnected(self, *, session_present: bool) -> None:
+        if session_present:
+            # Also those that the last connection did not deliver again before it ended.
+            self._carried |= {d.message.mid: d for d in self._order}
+        else:
+            self._carried.clear()
+        self._order.clear()
+
     def add(self, delivery: Delivery) -> None:
         """After all that came before. What is final already may be acknowledged by this."""
-        if self._order or delivery.open:
+        if self._order or delivery.open or not self._acknowledge(delivery.message):
             self._order.append(delivery)
             if not delivery.open:
                 self.advance()
-        else:
-            self._done(delivery.message)
 
     def advance(self) -> None:
         """Something became final."""
         order = self._order
-        while order and not order[0].open:
-            self._done(order.popleft().message)
+        while order and not order[0].open and self._acknowledge(order[0].message):
+            order.popleft()
 
-    def reconnected(self, *, session_present: bool) -> None:
-        """Nothing of the old connection can be acknowledged on the new one."""
-        if session_present:
-            # Also those that the last connection did not deliver again before it ended.
-            self._carried |= {d.message.mid: d for d in self._order}
-            self._acknowledged = self._recent or self._acknowledged
-        else:
-            self._carried.clear()
-            self._acknowledged.clear()
-        self._recent = {}
-        self._order.clear()
-
-    def rejoin(self, message: Message, host: Host) -> bool:
+    def rejoin(self, message: Message) -> bool:
         """Is it one that was delivered before? It is kept in order then, and need not run."""
-        if not self._carried and not self._acknowledged:
+        if not self._carried:
             return False
         delivery = self._carried.pop(message.mid, None)
-        if delivery is not None and _same(delivery.message, message):
-            delivery.message = message
-            self.add(delivery)
-            return True
-        content = self._acknowledged.pop(message.mid, None)
-        if message.duplicate and content == _content(message):
-            self.add(Delivery(message, host))
-            return True
-        return False
-
-    def _done(self, message: Message) -> None:
-        self._acknowledge(message)
-        recent = self._recent
-        recent.pop(message.mid, None)
-        recent[message.mid] = _content(message)
-        if len(recent) > self._remembered:
-            del recent[next(iter(recent))]
-
-
-def _same(one: Message, other: Message) -> bool:
-    return one.topic == other.topic and one.payload == other.payload
-
-
-def _content(message: Message) -> int:
-    return hash((message.topic, message.payload))
+        # A broker may drop what expired and use its identifier again.
+        if delivery is None or not message.duplicate or delivery.expires is not None:
+            return False
+        if delivery.message.topic != message.topic or delivery.message.payload != message.payload:
+            return False
+        delivery.message = message
+        self.add(delivery)
+        return True
