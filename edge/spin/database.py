@@ -19,7 +19,7 @@ from pathlib import Path
 from edge import config
 from edge.application.units import show_duration, show_size
 from edge.spin.platform import DatabaseError, Rows, Value
-from edge.spin.sql_guard import kind_of, limit, permit
+from edge.spin.sql_guard import COLUMNS, QUERIES, first_word, kind_of, limit, permit
 from edge.spin.sqlite_pool import Busy, Pool, explain, open_file
 from edge.spin.sqlite_thread import Job, Kind, Worker
 
@@ -30,6 +30,16 @@ _STEPS = 50_000
 
 # What a value of a result takes in the host's memory besides its bytes.
 _VALUE_COST = 160
+
+# A row is made as a whole before anybody sees its size, and its values may all be the same one:
+# they may have so many times the bytes of a result, divided by their number.
+_ROW_FACTOR = 4
+
+# Where statements have rows that do not begin as queries do; in strings too, which costs little.
+_WITH_ROWS = re.compile("with|returning", re.IGNORECASE)
+
+# What may stand before a statement, though not between EXPLAIN and a statement.
+_READ_OVER = "; \t\r\n\f\ufeff"
 
 # Bytes of free space below which a disk is what is full, not the database.
 _DISK_FULL = 4 << 20
@@ -90,15 +100,15 @@ class _Guarded:
                 "REPLACE INTO temp.edge_last VALUES (?)", (session.last_insert_rowid,)
             )
             self._inserter, self._job = session, job
-        self._inserting = False
         before = connection.total_changes
         try:
-            cursor = _bound(connection, statement, parameters)
-            rows = self._fetched(cursor)
+            cursor, rows = self._run(statement, parameters)
         except sqlite3.Error as exc:
             if (getattr(exc, "sqlite_errorcode", 0) & 0xFF) == sqlite3.SQLITE_FULL:
                 raise self._full() from exc
             raise
+        finally:
+            self._allow(0)
         inserted = None
         if self._inserting and connection.total_changes != before:
             inserted, self._inserter = cursor.lastrowid, session
@@ -106,7 +116,43 @@ class _Guarded:
         wrote = cursor.rowcount >= 0 or changed
         return _Outcome(rows, inserted, changed if wrote else None)
 
-    def _fetched(self, cursor: sqlite3.Cursor) -> Rows:
+    def _run(self, statement: str, parameters: Sequence[Value]) -> tuple[sqlite3.Cursor, Rows]:
+        word = first_word(statement)
+        if word in QUERIES:
+            try:  # with values that are not too large for any number of columns
+                return self._fetched(statement, parameters, COLUMNS)
+            except sqlite3.DataError:
+                return self._fetched(statement, parameters, self._columns(statement, parameters))
+        if not word:
+            columns = COLUMNS
+        elif _WITH_ROWS.search(statement):
+            columns = self._columns(statement, parameters)
+        else:
+            columns = 0
+        return self._fetched(statement, parameters, columns)
+
+    def _columns(self, statement: str, parameters: Sequence[Value]) -> int:
+        """How many a row of its result has."""
+        self._allow(0)
+        explain = f"EXPLAIN {statement.lstrip(_READ_OVER)}"
+        program = _bound(self.connection, explain, parameters)
+        return max((row[3] for row in program if row[1] == "ResultRow"), default=0)
+
+    def _allow(self, columns: int) -> None:
+        """Values as large as so many columns may have."""
+        most = self._settings.max_result
+        size = min(most, most * _ROW_FACTOR // max(1, columns))
+        self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, size)
+
+    def _fetched(
+        self, statement: str, parameters: Sequence[Value], columns: int
+    ) -> tuple[sqlite3.Cursor, Rows]:
+        self._allow(columns)
+        self._inserting = False
+        cursor = _bound(self.connection, statement, parameters)
+        return cursor, self._rows(cursor)
+
+    def _rows(self, cursor: sqlite3.Cursor) -> Rows:
         columns = [str(column[0]) for column in cursor.description or ()]
         size, most = sum(map(len, columns)), self._settings.max_result
         rows: list[tuple[Value, ...]] = []
@@ -187,6 +233,9 @@ class _Session:
             outcome = await self._run(database, statement, parameters)
         except (sqlite3.Error, sqlite3.Warning, OSError, MemoryError, Busy) as exc:
             raise self._explained(database, exc) from exc
+        except UnicodeDecodeError as exc:  # Python reads SQLite's own words strictly
+            said = exc.object.decode(errors="replace")
+            raise DatabaseError(said) from exc
         if outcome.inserted is not None:
             self.last_insert_rowid = outcome.inserted
         if outcome.changed is not None:

@@ -12,13 +12,17 @@ import sqlite3
 
 from edge.spin.sqlite_thread import Kind
 
-__all__ = ["kind_of", "limit", "permit"]
+__all__ = ["COLUMNS", "QUERIES", "first_word", "kind_of", "limit", "permit"]
+
+COLUMNS = 512  # of a table or a result, at most
 
 _OWN = {"BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"}
-_READ = {"SELECT", "VALUES", "EXPLAIN"}
+QUERIES = {"SELECT", "VALUES", "EXPLAIN"}
 
 # The first word of a statement, after what SQLite reads over.
-_FIRST = re.compile(r"(?:[\s;\ufeff]|--[^\n]*(?:\n|$)|/\*.*?(?:\*/|$))*([A-Za-z]*)", re.DOTALL)
+_FIRST = re.compile(
+    r"(?:[\s;\ufeff]+|--[^\n]*(?:\n|$)|/\*.*?(?:\*/|$)){0,100}([A-Za-z]*)", re.DOTALL
+)
 
 _ALLOWED = {
     sqlite3.SQLITE_ALTER_TABLE,
@@ -77,7 +81,7 @@ _ON = {"1", "on", "true", "yes"}
 _LIMITS = {
     sqlite3.SQLITE_LIMIT_ATTACHED: 0,
     sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
-    sqlite3.SQLITE_LIMIT_COLUMN: 512,
+    sqlite3.SQLITE_LIMIT_COLUMN: COLUMNS,
     sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 200,
     sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 200,
     sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 50,
@@ -89,11 +93,16 @@ _LIMITS = {
 
 def kind_of(statement: str) -> Kind:
     """How it may be run. A wrong guess is harmless: the authorizer has the last word."""
-    match = _FIRST.match(statement)
-    word = match[1].upper() if match else ""
+    word = first_word(statement)
     if word in _OWN:
         return Kind.OWN
-    return Kind.READ if word in _READ else Kind.WRITE
+    return Kind.READ if word in QUERIES else Kind.WRITE
+
+
+def first_word(statement: str) -> str:
+    """In upper case; "" where there is none, or too much before it."""
+    match = _FIRST.match(statement)
+    return match[1].upper() if match else ""
 
 
 def limit(connection: sqlite3.Connection, max_statement: int, max_value: int) -> bool:

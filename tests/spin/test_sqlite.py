@@ -407,6 +407,31 @@ async def test_a_result_has_an_end(tmp_path: Path) -> None:
         assert len(await run(guest, NUMBERS.format(50_000) + "SELECT x FROM n")) == 50_000
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT {}", ";" * 200 + "SELECT {}", "WITH w AS (SELECT 1) SELECT {}",
+        "INSERT INTO t (x) VALUES (1) RETURNING {}", "UPDATE t SET x = ?1returning {}",
+    ],
+)  # fmt: skip
+async def test_a_row_of_large_values_has_an_end(tmp_path: Path, statement: str) -> None:
+    async with opened(tmp_path) as lab:
+        guest = await table(lab)
+        await run(guest, "INSERT INTO t VALUES (1, 'x')")
+        value = b"x" * 4_000_000
+        with pytest.raises(DatabaseError, match="too big"):  # and not 2 GB for a moment
+            await run(guest, statement.format(",".join(["?1"] * 500)), value)
+        assert await run(guest, "SELECT * FROM t") == [(1, "x")]
+        assert await run(guest, ";SELECT ?1,?1,?1", value) == [(value,) * 3]
+        assert await run(guest, "SELECT ?1,1,1,1,1,1", value) == [(value, 1, 1, 1, 1, 1)]
+
+
+async def test_what_sqlite_says_need_not_be_text(tmp_path: Path) -> None:
+    async with opened(tmp_path) as lab:
+        with pytest.raises(DatabaseError, match="\ufffd"):
+            await run(session(lab), "SELECT json_extract('{}', CAST(x'ff' AS TEXT))")
+
+
 async def test_a_database_takes_no_more_than_its_quota(tmp_path: Path) -> None:
     settings = config.Sqlite(max_bytes=1 << 20)
     async with opened(tmp_path, sqlite=settings) as lab:
