@@ -24,6 +24,9 @@ from edge.spin.resp import Argument, RedisFailure, Refused, Reply, packed, read_
 
 __all__ = ["Client", "Connection"]
 
+# Bytes of commands that wait for one server to take them; beyond: refused.
+_UNSENT_MAX = 32 << 20
+
 # What servers before Redis 6 say to a user name.
 _OLD_SERVER = re.compile("ERR wrong number of arguments for '(auth|AUTH)' command")
 
@@ -88,6 +91,11 @@ class Connection:
         if self.closed:
             raise RedisFailure("the connection was lost")
         self._raw.post(packed(arguments))
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of commands that the server has not taken yet."""
+        return self._raw.unsent
 
     def close(self) -> None:
         """Does not wait. Idempotent."""
@@ -166,30 +174,41 @@ class Client:
 
     async def _make(self) -> _Link:
         try:
-            self._link = _Link(await self._connect())
+            self._link = _Link(await self._connect(), self._timeout)
             return self._link
         finally:
             self._connecting = None
 
 
 class _Link:
-    """A connection, and who waits for its next replies."""
+    """A connection, and who waits for its next replies.
 
-    __slots__ = ("_connection", "_waiting", "task")
+    Closed when the oldest command has had no reply for `timeout` seconds, also where its caller was
+    less patient and has gone: the next ones would wait behind it.
+    """
 
-    def __init__(self, connection: Connection) -> None:
+    __slots__ = ("_connection", "_loop", "_patience", "_timeout", "_waiting", "task")
+
+    def __init__(self, connection: Connection, timeout: float) -> None:
         self._connection = connection
-        self._waiting: deque[asyncio.Future[Reply]] = deque()
-        self.task = asyncio.get_running_loop().create_task(self._read(), name="redis replies")
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[tuple[asyncio.Future[Reply], float]] = deque()
+        self._patience: asyncio.TimerHandle | None = None
+        self.task = self._loop.create_task(self._read(), name="redis replies")
 
     @property
     def closed(self) -> bool:
         return self._connection.closed
 
     async def ask(self, arguments: Sequence[Argument]) -> Reply:
+        if self._connection.unsent > _UNSENT_MAX:
+            raise RedisFailure("too many commands wait for it")
         self._connection.post(*arguments)
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        self._waiting.append((future, self._loop.time() + self._timeout))
+        if self._patience is None:
+            self._patience = self._loop.call_later(self._timeout, self._look)
         return await future
 
     def close(self) -> None:
@@ -197,13 +216,23 @@ class _Link:
         self.task.cancel()
         self._fail(RedisFailure("the connection was lost"))
 
+    def _look(self) -> None:
+        """The oldest of some time ago may still wait."""
+        self._patience = None
+        if self._waiting:
+            _, deadline = self._waiting[0]
+            if deadline <= self._loop.time():
+                self.close()
+            else:
+                self._patience = self._loop.call_at(deadline, self._look)
+
     async def _read(self) -> None:
         try:
             while True:
                 reply = await self._connection.receive()
                 if not self._waiting:
                     raise RedisFailure("the server answered what nobody asked")
-                future = self._waiting.popleft()
+                future, _ = self._waiting.popleft()
                 if not future.done():  # its caller may have gone
                     future.set_result(reply)
         except RedisFailure as exc:
@@ -211,8 +240,11 @@ class _Link:
             self._fail(exc)
 
     def _fail(self, failure: RedisFailure) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         while self._waiting:
-            future = self._waiting.popleft()
+            future, _ = self._waiting.popleft()
             if not future.done():
                 future.set_exception(failure)
 
@@ -248,6 +280,10 @@ class _Connection(AbstractConnection):
 
     def post(self, data: Iterable[bytes]) -> None:
         self._streams[1].writelines(data)
+
+    @property
+    def unsent(self) -> int:
+        return self._streams[1].transport.get_write_buffer_size()
 
     def abort(self) -> None:
         self._streams[1].transport.abort()
