@@ -5,8 +5,10 @@ A batch is one transaction where the back end has them; the interface promises l
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from edge.engine.host import Err, Interface
 from edge.spin.key_value import check_key, check_value, granted
@@ -14,6 +16,8 @@ from edge.spin.platform import Context, KeyValueError, KeyValueStore
 
 __all__ = ["ATOMICS", "BATCH", "STORE"]
 
+# Bytes of the largest value that is kept as it is, to be compared.
+_KEPT = 256
 
 # Keys in one call. Looking at them is done on the loop's thread: 3 ms.
 _BATCH_MAX = 16_384
@@ -69,14 +73,17 @@ class Bucket:
 
 
 class Cas:
-    """A value that a guest means to replace, as it was when the guest last saw it."""
+    """A value that a guest means to replace, as it was when the guest last saw it.
+
+    Of a large one only a digest is kept: a guest may hold thousands of these.
+    """
 
     __slots__ = ("_key", "_seen", "_store")
 
     def __init__(self, store: KeyValueStore, key: str, seen: bytes | None) -> None:
         self._store = store
         self._key = key
-        self._seen = seen
+        self._seen = _seen(seen)
 
     @staticmethod
     async def new(_context: Context, bucket: Bucket, key: str) -> Cas:
@@ -84,18 +91,41 @@ class Cas:
 
     async def current(self) -> bytes | None:
         with _explained():
-            self._seen = await self._store.get(self._key)
-        return self._seen
+            value = await self._store.get(self._key)
+        self._seen = _seen(value)
+        return value
 
     async def swap(self, value: bytes) -> None:
         try:
             check_value(self._store, value)
-            if await self._store.swap(self._key, self._seen, value):
+            if await self._swapped(value):
                 return
             now = await self._store.get(self._key)
         except KeyValueError as exc:
             raise Err(("store-error", ("other", str(exc)))) from None
         raise Err(("cas-failed", Cas(self._store, self._key, now)))
+
+    async def _swapped(self, value: bytes) -> bool:
+        seen = self._seen
+        if isinstance(seen, _Large):
+            now = await self._store.get(self._key)
+            if _seen(now) != seen:
+                return False
+            seen = now
+        return await self._store.swap(self._key, seen, value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Large:
+    """A value, as its digest."""
+
+    digest: bytes
+
+
+def _seen(value: bytes | None) -> bytes | _Large | None:
+    if value is None or len(value) <= _KEPT:
+        return value
+    return _Large(hashlib.blake2b(value, digest_size=32).digest())
 
 
 def _open(context: Context, identifier: str) -> Bucket:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,28 @@ async def test_a_value_is_swapped_only_as_it_was_seen(tmp_path: Path) -> None:
         assert caught.value.payload[0] == "store-error"
 
 
-async def test_swaps_of_many_guests_are_each_seen(tmp_path: Path) -> None:
+async def test_what_waits_to_be_swapped_holds_no_large_values(tmp_path: Path) -> None:
+    async with opened(tmp_path) as lab:
+        context = lab.context()
+        store = bucket(context)
+        await store.set("k", bytes(1 << 20))
+        tracemalloc.start()
+        try:
+            many = [await ATOMICS["[static]cas.new"](context, store, "k") for _ in range(30)]
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 8 << 20
+        await ATOMICS["swap"](context, many[0], b"other" * 100)
+        with pytest.raises(Err) as caught:
+            await ATOMICS["swap"](context, many[1], b"late")
+        assert caught.value.payload[0] == "cas-failed"
+        await ATOMICS["swap"](context, caught.value.payload[1], b"new")
+        assert await store.get("k") == b"new"
+
+
+@pytest.mark.parametrize("piece", [b"x", b"x" * 100])
+async def test_swaps_of_many_guests_are_each_seen(tmp_path: Path, piece: bytes) -> None:
     async with opened(tmp_path) as lab:
         context = lab.context()
 
@@ -138,7 +160,7 @@ async def test_swaps_of_many_guests_are_each_seen(tmp_path: Path) -> None:
             while True:
                 seen = await cas.current() or b""
                 try:
-                    await ATOMICS["swap"](context, cas, seen + b"x")
+                    await ATOMICS["swap"](context, cas, seen + piece)
                 except Err as exc:
                     cas = exc.payload[1]
                 else:
@@ -147,7 +169,7 @@ async def test_swaps_of_many_guests_are_each_seen(tmp_path: Path) -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(20):
                 group.create_task(append())
-        assert await bucket(context).get("k") == b"x" * 20
+        assert await bucket(context).get("k") == piece * 20
 
 
 async def test_batches(tmp_path: Path) -> None:
