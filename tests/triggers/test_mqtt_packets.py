@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from paho.mqtt.properties import Properties as PahoProperties
 from edge.spin.broker import packets
 from edge.spin.broker.packets import Malformed, Message, MessageProperties, Properties
 from edge.spin.broker.websocket import WebSocket, WebSocketError, _frame
-from edge.spin.broker.wire import Refused, Wire
+from edge.spin.broker.wire import SLICE, Refused, Wire
 
 texts = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0\ufeff"), max_size=20
@@ -213,6 +214,26 @@ async def test_a_length_of_five_bytes_is_malformed() -> None:
     wire.data_received(b"\x30\xff\xff\xff\xff")
     assert isinstance(owner.errors[0], Malformed)
     assert transport.aborted
+
+
+class Slow(Owner):
+    """Each packet takes longer than a slice."""
+
+    def packet(self, first: int, data: bytes, start: int, end: int) -> None:
+        super().packet(first, data, start, end)
+        time.sleep(2 * SLICE)
+
+
+async def test_many_packets_of_one_read_leave_turns_to_others() -> None:
+    owner, transport = Slow(), Transport()
+    wire = Wire(owner, 1000)
+    wire.connection_made(transport)
+    wire.data_received(b"\xd0\x00" * 5)
+    seen = []
+    for _ in range(5):
+        seen.append(len(owner.seen))
+        await asyncio.sleep(0)
+    assert seen == [1, 2, 3, 4, 5]
 
 
 async def test_packets_of_one_turn_leave_together() -> None:

@@ -36,8 +36,10 @@ _USER = 0x26
 _STRINGS = {_CONTENT_TYPE: "content_type", _RESPONSE_TOPIC: "response_topic"}
 _SIZES = {_PAYLOAD_FORMAT: 1, _TOPIC_ALIAS: 2}
 
-# Messages of one sender mostly carry the same properties: they are read once.
+# Messages of one sender mostly carry the same properties: they are read once. Long ones are not
+# kept: whoever publishes decides what they are.
 _KNOWN_MAX = 256
+_KNOWN_LENGTH_MAX = 256
 
 
 class Malformed(ValueError):
@@ -121,6 +123,8 @@ class Properties:
         if (known := self._known.get(raw)) is not None:
             return known
         read = _read_properties(raw)
+        if len(raw) > _KNOWN_LENGTH_MAX:
+            return read
         if len(self._known) >= _KNOWN_MAX:
             self._known.clear()
         self._known[raw] = read

@@ -18,7 +18,7 @@ _log = logging.getLogger("edge.mqtt")
 # Seconds before the first new attempt to connect, at most; doubled each time.
 _FIRST_PAUSE = 0.25
 # A connection that ended sooner did not work: the next attempt waits as after a failure.
-_STABLE = 5.0
+_STABLE = 1.0
 # What a broker before MQTT 5 does with a version that it does not know is its own choice. One that
 # closes so many connections before it answers is taken for old; no network is so unlucky.
 _SILENCES = 3

@@ -166,7 +166,11 @@ class Link:
     async def _remember(self, filters: dict[str, int]) -> None:
         if self._session.filters != filters or not self._state.saved:
             self._session.filters = filters
-            await asyncio.to_thread(self._state.save)
+            try:
+                await asyncio.to_thread(self._state.save)
+            except OSError as exc:
+                # The session works, it is only not found again by the next process.
+                _log.error("%s: not written: %s", self._state.file, exc.strerror)
 
     @property
     def _status_topic(self) -> str:

@@ -39,7 +39,6 @@ class MqttService:
         self._credentials = credentials
         self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
         self._lanes: dict[tuple[str, str], Lanes] = {}
-        self._noted: set[str] = set()
         self._state: State | None = None
         self._access: Access | None = None
         self._outlet: tuple[Outlet, asyncio.Task[None]] | None = None
@@ -76,8 +75,6 @@ class MqttService:
         targets = [self._target(one) for one in subscriptions]
         keys = {(t.application, t.trigger.id) for t in targets}
         self._lanes = {key: lanes for key, lanes in self._lanes.items() if key in keys or lanes}
-        for target in targets:
-            self._note(target)
         self._adopt("main", [t for t in targets if t.trigger.filter.share is None])
         self._adopt("share", [t for t in targets if t.trigger.filter.share is not None])
 
@@ -106,26 +103,30 @@ class MqttService:
         key = subscription.application, subscription.trigger.id
         return Target(subscription, self._lanes.setdefault(key, {}))
 
-    def _note(self, target: Target) -> None:
-        for note in target.trigger.notes:
-            if note not in self._noted:
-                self._noted.add(note)
-                _log.warning("note: %s", note)
-
     def _adopt(self, name: Role, targets: list[Target]) -> None:
         if name in self._links:
             self._links[name][0].adopt(Table(targets))
-        elif targets:
-            assert self._access is not None
-            assert self._state is not None
+            return
+        assert self._access is not None
+        assert self._state is not None
+        # What an earlier process subscribed to must be undone even if nothing came in its place.
+        left = name in self._state.sessions and bool(self._state.sessions[name].filters)
+        if targets or left:
             if self._outlet is None:
                 outlet = Outlet(self._access)
                 running = asyncio.get_running_loop().create_task(outlet.run(), name="mqtt out")
+                running.add_done_callback(_say_if_broken)
                 self._outlet = outlet, running
             link = Link(self._access, self._state, self._outlet[0], name)
             link.adopt(Table(targets))
             task = link.loop.create_task(link.run(), name=f"mqtt {name}")
+            task.add_done_callback(_say_if_broken)
             self._links[name] = link, task
+
+
+def _say_if_broken(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.critical("%s: no more messages: a mistake of ours", task.get_name(), exc_info=error)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -12,8 +12,10 @@ __all__ = ["Table"]
 
 # The most there are is 268,435,455.
 _IDENTIFIERS = 0x0FFF_FFFE
-# Topics whose targets are remembered; devices mostly repeat theirs.
+# Topics whose targets are remembered; devices mostly repeat theirs. Long ones are not: whoever
+# publishes decides what they are.
 _KNOWN_MAX = 4096
+_KNOWN_LENGTH_MAX = 256
 
 
 class Table:
@@ -51,9 +53,11 @@ class Table:
         key = message.topic, message.properties.subscriptions
         if (known := self._known.get(key)) is not None:
             return known
-        if len(self._known) >= _KNOWN_MAX:
-            self._known.clear()
-        found = self._known[key] = tuple(self._find(*key))
+        found = tuple(self._find(*key))
+        if len(message.topic) <= _KNOWN_LENGTH_MAX:
+            if len(self._known) >= _KNOWN_MAX:
+                self._known.clear()
+            self._known[key] = found
         return found
 
     def _find(self, topic: str, numbers: tuple[int, ...]) -> Iterable[Target]:

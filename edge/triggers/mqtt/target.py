@@ -13,8 +13,9 @@ from edge.spin.broker import Message
 
 __all__ = ["Lanes", "Subscription", "Target"]
 
-# Rendered topics that are remembered.
+# Rendered topics that are remembered; long ones are not.
 _TOPICS_MAX = 1024
+_LENGTH_MAX = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +69,12 @@ class Target:
             return None
         if (known := self._topics.get(message.topic)) is not None:
             return known
-        if len(self._topics) >= _TOPICS_MAX:
-            self._topics.clear()
         try:
             rendered = trigger.reply_topic.render(message.topic)
         except ValueError as exc:
             raise ValueError(f"{trigger.where}.reply_topic: {exc}") from None
-        self._topics[message.topic] = rendered
+        if len(message.topic) <= _LENGTH_MAX:
+            if len(self._topics) >= _TOPICS_MAX:
+                self._topics.clear()
+            self._topics[message.topic] = rendered
         return rendered
