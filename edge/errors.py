@@ -5,6 +5,7 @@ EdgeError                 exit 1, status 500; the message reads "what: why"
 ├── BundleError           what was delivered is malformed: never retried, the old application stays
 │   └── ComponentError    a Wasm binary is malformed, or uses what this engine cannot do
 ├── PullError             a registry, a server or a peer could not deliver: retried with back-off
+│   └── Refused           it answered, and the answer is no: another attempt gets the same
 ├── NoRoute               status 404
 ├── TooLarge              status 413: a request's body is larger than its component takes
 ├── Overloaded            status 503, with a Retry-After
@@ -30,6 +31,7 @@ __all__ = [
     "NoRoute",
     "Overloaded",
     "PullError",
+    "Refused",
     "TooLarge",
 ]
 
@@ -62,6 +64,10 @@ class ComponentError(BundleError):
 
 class PullError(EdgeError):
     """A registry, server or peer could not deliver; another attempt may succeed."""
+
+
+class Refused(PullError):
+    """A registry answered, and the answer is no; only a person can change that."""
 
 
 class NoRoute(EdgeError):

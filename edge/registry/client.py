@@ -1,0 +1,226 @@
+"""A client of OCI registries: resolves references, pulls and pushes blobs and manifests.
+
+By the distribution specification 1.1. Content is verified by its digest, whoever delivered it.
+Every failure is a PullError (Refused: final), or a BundleError where what came is not what was
+named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, TypeVar
+
+import aiohttp
+
+from edge.errors import BundleError
+from edge.registry import manifest
+from edge.registry.blobs import BlobWriter, Download, Upload, in_thread
+from edge.registry.credentials import DockerConfig
+from edge.registry.digest import Digest
+from edge.registry.manifest import ACCEPTED, MAX_MANIFEST, Descriptor
+from edge.registry.reference import Reference
+from edge.registry.transport import (
+    Exchange,
+    Patience,
+    RegistrySettings,
+    Transport,
+    expect,
+    new_session,
+)
+
+__all__ = ["BlobWriter", "Patience", "RegistryClient", "RegistrySettings", "Resolved"]
+
+T = TypeVar("T")
+
+
+class Resolved(NamedTuple):
+    """What a reference stands for now. `data` is None when that is what was known before."""
+
+    descriptor: Descriptor
+    data: bytes | None
+
+
+class RegistryClient:
+    """Connections to registries, as an async context manager.
+
+    `settings`: by registry, for those that need any. `note` gets a line for each wait.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, RegistrySettings] | None = None,
+        *,
+        docker: DockerConfig | None = None,
+        patience: Patience | None = None,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._settings = dict(settings or {})
+        self._docker = docker or DockerConfig()
+        self._patience = patience or Patience()
+        self._note = note
+        self._session: aiohttp.ClientSession | None = None
+        self._transports: dict[str, Transport] = {}
+
+    async def __aenter__(self) -> RegistryClient:
+        self._session = new_session(self._patience)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._session is not None
+        self._transports.clear()
+        await self._session.close()
+
+    async def resolve(self, reference: Reference, known: Descriptor | None = None) -> Resolved:
+        """What a reference stands for: its manifest's descriptor and bytes, verified.
+
+        With `known`, a registry is asked cheaply first whether that is still so.
+        """
+        transport = self._transport(reference)
+        if known is not None:
+            if reference.digest == known.digest:
+                return Resolved(known, None)
+            digest = await self._retry(transport, lambda: _head(transport, reference, known))
+            if digest == known.digest:
+                return Resolved(known, None)
+        return await self._retry(transport, lambda: _get(transport, reference))
+
+    async def pull_blob(
+        self,
+        reference: Reference,
+        descriptor: Descriptor,
+        into: BlobWriter,
+        *,
+        received: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Writes a blob and commits it. A connection that breaks is resumed where it broke."""
+        transport = self._transport(reference)
+        download = Download(transport, reference, descriptor, into, received)
+        await transport.retry(download.attempt, lambda: into.written)
+        await in_thread(into.commit, descriptor)
+
+    async def has_blob(self, reference: Reference, digest: Digest) -> bool:
+        transport = self._transport(reference)
+        exchange = Exchange.of(reference, "HEAD", f"blobs/{digest}", push=True)
+
+        async def attempt() -> bool:
+            async with transport.send(exchange) as response:
+                return response.status == 200
+
+        return await self._retry(transport, attempt)
+
+    async def push_blob(
+        self,
+        reference: Reference,
+        descriptor: Descriptor,
+        source: Path,
+        *,
+        mount_from: str | None = None,
+        sent: Callable[[int], None] = lambda _: None,
+    ) -> bool:
+        """Uploads a file unless the repository has it; False if it has.
+
+        `mount_from`: another repository of the registry that may have it.
+        """
+        if await self.has_blob(reference, descriptor.digest):
+            return False
+        transport = self._transport(reference)
+        upload = Upload(transport, reference, descriptor, source, mount_from, sent)
+        await self._retry(transport, upload.attempt)
+        return True
+
+    async def push_manifest(self, reference: Reference, data: bytes, media_type: str) -> Digest:
+        """Puts a manifest at the reference's tag, or at its digest."""
+        digest = Digest.of(data)
+        if reference.digest not in (None, digest):
+            raise BundleError(f"{reference}: what is pushed has another digest: {digest}")
+        target = reference.tag or (str(digest) if reference.digest else reference.wanted)
+        transport = self._transport(reference)
+        exchange = Exchange.of(
+            reference,
+            "PUT",
+            f"manifests/{target}",
+            push=True,
+            headers={"Content-Type": media_type},
+            body=lambda: data,
+        )
+
+        async def attempt() -> Digest:
+            async with transport.send(exchange) as response:
+                await expect(exchange, response, 201)
+                _same_digest(exchange, response, digest)
+            return digest
+
+        return await self._retry(transport, attempt)
+
+    def _transport(self, reference: Reference) -> Transport:
+        """One for each registry: it knows how to log in there."""
+        assert self._session is not None, "used outside of its context"
+        registry = reference.registry
+        if registry not in self._transports:
+            settings = self._settings.get(registry, RegistrySettings())
+            self._transports[registry] = Transport(
+                self._session, registry, settings, self._docker, self._patience, self._note
+            )
+        return self._transports[registry]
+
+    async def _retry(self, transport: Transport, attempt: Callable[[], Awaitable[T]]) -> T:
+        return await transport.retry(attempt, lambda: 0)
+
+
+def _same_digest(exchange: Exchange, response: aiohttp.ClientResponse, digest: Digest) -> None:
+    """A registry need not say what it has; when it does it must be that."""
+    said = response.headers.get("Docker-Content-Digest")
+    if said and said.startswith("sha256:") and said != str(digest):
+        raise BundleError(f"{exchange.name}: the registry has {said[:80]!a}, which is not {digest}")
+
+
+async def _head(transport: Transport, reference: Reference, known: Descriptor) -> Digest | None:
+    """The digest of a tag as the registry says it; None if it does not say."""
+    exchange = Exchange.of(
+        reference,
+        "HEAD",
+        f"manifests/{reference.wanted}",
+        headers={"Accept": ", ".join(ACCEPTED), "If-None-Match": f'"{known.digest}"'},
+    )
+    async with transport.send(exchange) as response:
+        if response.status == 304:
+            return known.digest
+        await expect(exchange, response, 200)
+        try:
+            return Digest.parse(response.headers.get("Docker-Content-Digest", ""))
+        except ValueError:
+            return None
+
+
+async def _get(transport: Transport, reference: Reference) -> Resolved:
+    exchange = Exchange.of(
+        reference,
+        "GET",
+        f"manifests/{reference.wanted}",
+        headers={"Accept": ", ".join(ACCEPTED)},
+    )
+    async with transport.send(exchange) as response:
+        await expect(exchange, response, 200)
+        data = await _read(response, MAX_MANIFEST, exchange.name)
+        digest = Digest.of(data)
+        if reference.digest not in (None, digest):
+            raise BundleError(f"{reference}: the registry sends content of the digest {digest}")
+        _same_digest(exchange, response, digest)
+        found = manifest.read(data, str(reference), response.content_type)
+    return Resolved(Descriptor(found.media_type, digest, len(data)), data)
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int, name: str) -> bytes:
+    data = bytearray()
+    async for piece in response.content.iter_any():
+        data += piece
+        if len(data) > limit:
+            raise BundleError(f"{name}: its manifest has more than {limit} bytes")
+    return bytes(data)
