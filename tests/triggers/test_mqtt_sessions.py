@@ -300,6 +300,50 @@ async def test_groups_share_messages_over_a_connection_of_their_own(broker: Mosq
     assert re.search(r"edge-[0-9a-f]+-share", broker.log())
 
 
+async def test_a_group_that_nobody_wants_any_more_is_left(
+    broker: Mosquitto, tmp_path: Path
+) -> None:
+    async with service(
+        broker.url, subscription(Component(), "$share/g/in/+"), state_dir=tmp_path, status_topic=""
+    ) as running:
+        await running.drain(1)
+    async with service(
+        broker.url, subscription(Component(), "x"), state_dir=tmp_path, status_topic=""
+    ):
+        assert broker.log().count("Received UNSUBSCRIBE") == 1
+        assert "$share/g/in/+" not in (tmp_path / "mqtt.json").read_text()
+
+
+async def test_a_state_that_can_not_be_written_is_said_and_no_reason_to_stop(
+    broker: Mosquitto, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    component = Component()
+    async with (
+        Peer(broker.port) as peer,
+        service(broker.url, subscription(component), state_dir=tmp_path / "file"),
+    ):
+        await peer.publish("in/a", b"1")
+        await component.seen(1)
+    assert "mqtt.json: not written: " in caplog.text
+
+
+async def test_topics_that_a_stranger_makes_up_occupy_no_memory(broker: Mosquitto) -> None:
+    component = Component(lambda event: component.events.clear() or DONE)
+    wanted = subscription(component, "in/#", ordered="none", reply_topic="out/{topic.1}")
+    async with Peer(broker.port) as peer, service(broker.url, wanted):
+        name = "x" * 60_000
+        for numbers in (range(400), range(400, 800)):
+            before = resident()
+            for number in numbers:
+                await peer.publish(f"in/{number}/{name}", b"1", UserProperty=[(str(number), name)])
+        assert resident() - before < 16 << 20
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
 async def test_the_status_topic_says_whether_the_node_is_there(
     broker: Mosquitto, tmp_path: Path
 ) -> None:
