@@ -19,6 +19,7 @@ from pathlib import Path
 from edge import config
 from edge.application.units import show_duration, show_size
 from edge.spin.platform import DatabaseError, Rows, Value
+from edge.spin.sql_functions import Bounded
 from edge.spin.sql_guard import COLUMNS, QUERIES, first_word, kind_of, limit, permit
 from edge.spin.sqlite_pool import Busy, Pool, explain, open_file
 from edge.spin.sqlite_thread import Job, Kind, Worker
@@ -76,6 +77,10 @@ class _Guarded:
         # Inserting a row's number here makes the connection remember it as its last.
         connection.execute("CREATE TEMP TABLE edge_last (id INTEGER PRIMARY KEY)")
         connection.create_function("changes", 0, self._changes)
+        self._bounded = Bounded(connection)
+        # So that they may also be in views and indexes. Whoever wrote the schema is the guest, and
+        # the authorizer asks about all it may do.
+        connection.execute("PRAGMA trusted_schema = ON")
         settings = self._settings
         self._defensive = limit(connection, settings.max_statement, settings.max_result)
         connection.text_factory = _text
@@ -106,6 +111,8 @@ class _Guarded:
         except sqlite3.Error as exc:
             if (getattr(exc, "sqlite_errorcode", 0) & 0xFF) == sqlite3.SQLITE_FULL:
                 raise self._full() from exc
+            if (why := self._bounded.refused()) is not None:
+                raise DatabaseError(why) from exc
             raise
         finally:
             self._allow(0)

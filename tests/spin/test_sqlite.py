@@ -426,6 +426,37 @@ async def test_a_row_of_large_values_has_an_end(tmp_path: Path, statement: str) 
         assert await run(guest, "SELECT ?1,1,1,1,1,1", value) == [(value, 1, 1, 1, 1, 1)]
 
 
+@pytest.mark.parametrize(
+    "call", ["instr({})", "replace({}, 'c')", "trim({})", "ltrim({})", "rtrim({})"]
+)
+async def test_what_takes_the_product_of_two_lengths_has_an_end(tmp_path: Path, call: str) -> None:
+    async with opened(tmp_path, sqlite=config.Sqlite(timeout=5)) as lab:
+        guest = await table(lab)
+        sql = f"SELECT {call.format('?1, ?2')}"
+        large = "a" * 400_000
+        async with asyncio.timeout(30):
+            with pytest.raises(DatabaseError, match=r"[a-z]+: its arguments are too large"):
+                await run(guest, sql, large, "b" * 400_000)
+            await run(guest, f"CREATE TABLE s (a, b, c AS ({call.format('a, b')}) STORED)")
+            with pytest.raises(DatabaseError, match=r"[a-z]+: its arguments are too large"):
+                await run(guest, "INSERT INTO s VALUES (?, ?)", large, large)
+        plain = sqlite3.connect(":memory:")
+        for values in (
+            ("xabcx", "x"),
+            ("ü", "ü"),
+            (b"ab", b"b"),
+            (12.5, "5"),
+            (None, "a"),
+            ("", ""),
+        ):
+            assert await run(guest, sql, *values) == plain.execute(sql, values).fetchall()
+        plain.close()
+        await run(guest, f"CREATE VIEW v AS SELECT {call.format('x, 1')} AS y FROM t")
+        await run(guest, f"CREATE INDEX i ON t ({call.format('x, 1')})")
+        await run(guest, "INSERT INTO t (x) VALUES ('121')")
+        assert len(await run(guest, "SELECT y FROM v")) == 1
+
+
 async def test_what_sqlite_says_need_not_be_text(tmp_path: Path) -> None:
     async with opened(tmp_path) as lab:
         with pytest.raises(DatabaseError, match="\ufffd"):
