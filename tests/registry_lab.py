@@ -22,6 +22,8 @@ import pytest
 from aiohttp import web
 
 PROGRAM = shutil.which("docker-registry")
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
 SKOPEO = shutil.which("skopeo")
 
 USER, PASSWORD = "ada", "secret"
@@ -204,9 +206,6 @@ async def token_server(authority: Authority) -> AsyncIterator[TokenServer]:
         yield server
 
 
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
 @asynccontextmanager
 async def served(answer: Answer, context: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """A server whose every answer is by that function; gives its URL."""
@@ -234,6 +233,35 @@ class Liar:
     blobs: dict[str, bytes] = field(default_factory=dict)  # digest -> bytes
     faults: dict[str, list[Answer]] = field(default_factory=lambda: defaultdict(list))
     requests: list[web.Request] = field(default_factory=list)
+    received: int = 0  # bytes of blobs, as the client counts them
+    awaited: list[tuple[int, asyncio.Event]] = field(default_factory=list)
+
+    def count(self, size: int) -> None:
+        """What a client calls for each piece that it has."""
+        self.received += size
+        for goal, reached in self.awaited:
+            if self.received >= goal:
+                reached.set()
+
+    def cut(self, data: bytes, size: int) -> Answer:
+        """Announces `size` bytes, sends `data`, and goes once the client has counted it."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            reached = asyncio.Event()
+            self.awaited.append((self.received + len(data), reached))
+            start = request.http_range.start
+            response = web.StreamResponse(status=200 if start is None else 206)
+            if start is not None:
+                response.headers["Content-Range"] = f"bytes {start}-{start + size - 1}/*"
+            response.content_length = size
+            await response.prepare(request)
+            await response.write(data)
+            await reached.wait()
+            assert request.transport is not None
+            request.transport.abort()
+            return response
+
+        return answer
 
     def seen(self, kind: str) -> list[web.Request]:
         return [request for request in self.requests if kind in request.path.split("/")]
@@ -241,6 +269,7 @@ class Liar:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request)
         *_, kind, name = request.path.split("/")
+        kind = kind if request.path.startswith("/v2/") else name
         if self.faults[kind]:
             return await self.faults[kind].pop(0)(request)
         return await self.honest(request, kind, name)
@@ -280,20 +309,6 @@ def body(data: bytes, code: int = 200, **headers: str) -> Answer:
     async def answer(_: web.Request) -> web.StreamResponse:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return web.Response(status=code, body=data, headers=named)
-
-    return answer
-
-
-def cut(data: bytes, size: int) -> Answer:
-    """Announces `size` bytes, sends `data` and goes."""
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Length": str(size)})
-        await response.prepare(request)
-        await response.write(data)
-        assert request.transport is not None
-        request.transport.close()
-        return response
 
     return answer
 

@@ -13,7 +13,7 @@ import aiohttp
 
 from edge.errors import PullError, Refused
 
-__all__ = ["Busy", "is_failure", "refusal", "translated"]
+__all__ = ["Busy", "is_failure", "read_some", "refusal", "translated"]
 
 # May pass by itself.
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
@@ -64,9 +64,19 @@ async def translated(name: str, seconds: float) -> AsyncIterator[None]:
         raise PullError(f"{name}: the connection to the registry broke: {reason}") from error
 
 
+async def read_some(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """The body, or its beginning: a little more than `limit` bytes, so that it can be told."""
+    data = bytearray()
+    async for piece in response.content.iter_any():
+        data += piece
+        if len(data) > limit:
+            break
+    return bytes(data)
+
+
 async def refusal(name: str, response: aiohttp.ClientResponse, login: str) -> PullError:
     """A status that is not what was wished for as an error; `login` is the hint for 401 and 403."""
-    detail = _detail(await response.content.read(_MAX_BODY))
+    detail = _detail(await read_some(response, _MAX_BODY))
     said = f": {detail}" if detail else ""
     status = response.status
     if status in _PASSING:

@@ -16,6 +16,7 @@ import aiohttp
 
 from edge.errors import BundleError
 from edge.registry import manifest
+from edge.registry.answers import read_some
 from edge.registry.blobs import BlobWriter, Download, Upload, in_thread
 from edge.registry.credentials import DockerConfig
 from edge.registry.digest import Digest
@@ -208,19 +209,12 @@ async def _get(transport: Transport, reference: Reference) -> Resolved:
     )
     async with transport.send(exchange) as response:
         await expect(exchange, response, 200)
-        data = await _read(response, MAX_MANIFEST, exchange.name)
+        data = await read_some(response, MAX_MANIFEST)
+        if len(data) > MAX_MANIFEST:
+            raise BundleError(f"{reference}: its manifest has more than {MAX_MANIFEST} bytes")
         digest = Digest.of(data)
         if reference.digest not in (None, digest):
             raise BundleError(f"{reference}: the registry sends content of the digest {digest}")
         _same_digest(exchange, response, digest)
         found = manifest.read(data, str(reference), response.content_type)
     return Resolved(Descriptor(found.media_type, digest, len(data)), data)
-
-
-async def _read(response: aiohttp.ClientResponse, limit: int, name: str) -> bytes:
-    data = bytearray()
-    async for piece in response.content.iter_any():
-        data += piece
-        if len(data) > limit:
-            raise BundleError(f"{name}: its manifest has more than {limit} bytes")
-    return bytes(data)

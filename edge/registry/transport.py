@@ -19,7 +19,7 @@ import aiohttp
 from yarl import URL
 
 from edge.errors import ConfigError, PullError, Refused
-from edge.registry.answers import Busy, is_failure, refusal, translated
+from edge.registry.answers import Busy, is_failure, read_some, refusal, translated
 from edge.registry.auth import Authenticator, TokenRequest
 from edge.registry.credentials import Credential, DockerConfig
 from edge.registry.reference import Reference
@@ -258,7 +258,7 @@ class Transport:
             try:
                 if response.status != 200:
                     raise await refusal(name, response, self._auth.hint)
-                return await response.content.read(_MAX_TOKEN)
+                return await read_some(response, _MAX_TOKEN)
             finally:
                 response.close()
 
