@@ -29,7 +29,7 @@ from edge.application.routes import RESERVED, Router
 from edge.application.templates import Variable
 from edge.application.triggers import Inline, identified, read_declaration, read_http
 
-__all__ = ["read"]
+__all__ = ["read", "read_application"]
 
 
 def read(text: str, *, file: str = "spin.toml", profile: str | None = None) -> Application:
@@ -43,7 +43,7 @@ def read(text: str, *, file: str = "spin.toml", profile: str | None = None) -> A
     _check_version(document, where)
     with Table(document, where) as table:
         table.need("spin_manifest_version", lambda value, where: value)
-        return _application(table, profile)
+        return read_application(table, profile)
 
 
 def _check_version(document: Mapping[str, object], where: Where) -> None:
@@ -57,7 +57,8 @@ def _check_version(document: Mapping[str, object], where: Where) -> None:
         raise where.key(key).error(f"must be 2, not {version!r}")
 
 
-def _application(table: Table, profile: str | None) -> Application:
+def read_application(table: Table, profile: str | None = None) -> Application:
+    """All of a manifest but its version. What names the same things otherwise is read by it too."""
     where = table.where
     details = table.need("application", raw_table)
     variables = table.optional("variables", mapping(_variable, parsed(variable_name))) or {}
