@@ -29,15 +29,16 @@ __all__ = ["SqliteDatabase"]
 # Steps of SQLite's machine between two looks at the clock: about 5 ms. A look needs the GIL.
 _STEPS = 50_000
 
-# What a value of a result takes in the host's memory besides its bytes.
+# What a value of a result, or a row, takes in the host's memory besides its bytes.
 _VALUE_COST = 160
 
 # A row is made as a whole before anybody sees its size, and its values may all be the same one:
 # they may have so many times the bytes of a result, divided by their number.
 _ROW_FACTOR = 4
 
-# Where statements have rows that do not begin as queries do; in strings too, which costs little.
-_WITH_ROWS = re.compile("with|returning", re.IGNORECASE)
+# What is in statements that have rows and do not begin as queries do; in strings too, which costs
+# little.
+_WITH_ROWS = ("with", "returning")
 
 # What may stand before a statement, though not between EXPLAIN and a statement.
 _READ_OVER = "; \t\r\n\f\ufeff"
@@ -46,7 +47,7 @@ _READ_OVER = "; \t\r\n\f\ufeff"
 _DISK_FULL = 4 << 20
 
 # Parameters by name or number; in strings too, which costs little.
-_NAMED = re.compile(r"[:@$]\w|\?\d")
+_NAMED = re.compile(r"[:@$?](?:(?<=\?)\d|(?<!\?)\w)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ class _Guarded:
                 return self._fetched(statement, parameters, self._columns(statement, parameters))
         if not word:
             columns = COLUMNS
-        elif _WITH_ROWS.search(statement):
+        elif any(map(statement.lower().__contains__, _WITH_ROWS)):
             columns = self._columns(statement, parameters)
         else:
             columns = 0
@@ -164,6 +165,7 @@ class _Guarded:
         size, most = sum(map(len, columns)), self._settings.max_result
         rows: list[tuple[Value, ...]] = []
         for row in cursor:
+            size += _VALUE_COST
             for value in row:
                 size += _VALUE_COST + (len(value) if isinstance(value, str | bytes) else 0)
             if size > most:

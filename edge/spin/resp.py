@@ -28,7 +28,7 @@ _VALUE = 64
 # Bytes read at once of what is thrown away; strings are large from here on.
 _PIECE = 1 << 16
 # Values read before others get their turn: what has arrived already is read without waiting.
-_VALUES_AT_ONCE = 500
+_VALUES_AT_ONCE = 200
 
 
 class RedisFailure(Exception):
@@ -80,10 +80,11 @@ def packed(arguments: Sequence[Argument]) -> Iterable[bytes]:
 class _Reading:
     """One reply being read. `left`: bytes of its limit, negative once it is too large."""
 
-    __slots__ = ("_stream", "left")
+    __slots__ = ("_count", "_stream", "left")
 
     def __init__(self, stream: asyncio.StreamReader, limit: int) -> None:
         self._stream = stream
+        self._count = 0  # of values, in whatever depth
         self.left = limit
 
     async def value(self, depth: int) -> Reply:
@@ -127,8 +128,9 @@ class _Reading:
         if size < 0:
             return None
         values: list[Reply] = []
-        for index in range(size):
-            if index % _VALUES_AT_ONCE == _VALUES_AT_ONCE - 1:
+        for _ in range(size):
+            self._count += 1
+            if self._count % _VALUES_AT_ONCE == 0:
                 await asyncio.sleep(0)
             value = await self.value(depth)
             if self.left >= 0:

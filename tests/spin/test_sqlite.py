@@ -407,6 +407,26 @@ async def test_a_result_has_an_end(tmp_path: Path) -> None:
         assert len(await run(guest, NUMBERS.format(50_000) + "SELECT x FROM n")) == 50_000
 
 
+async def test_a_large_result_lets_others_run(tmp_path: Path) -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with opened(tmp_path) as lab:
+        connection = Connection.open(lab.context(), "default")
+        outcome = await connection._session.execute(NUMBERS.format(30_000) + "SELECT x FROM n", [])
+        task = asyncio.get_running_loop().create_task(others())
+        rows = await sqlite._converted(outcome[1], 1000)
+        task.cancel()
+        assert turns >= 28
+        assert [row for ((row,),) in rows] == [("integer", n) for n in range(1, 30_001)]
+        connection.drop()
+
+
 @pytest.mark.parametrize(
     "statement",
     [
