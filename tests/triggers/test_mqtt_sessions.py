@@ -190,6 +190,25 @@ async def test_a_broker_that_forgot_the_session_gets_the_subscriptions_and_repli
     assert len({event.id for event in gate.component.events}) == 2
 
 
+async def test_a_large_message_that_waited_for_the_node_holds_up_nothing(
+    broker: Mosquitto, tmp_path: Path
+) -> None:
+    component = Component()
+    wanted = subscription(component, dead_letter="dead/x")
+    options = {"state_dir": tmp_path, "protocol": "3.1.1", "max_packet": 4096}
+    async with Peer(broker.port) as peer:
+        await peer.subscribe("dead/#")
+        async with service(broker.url, wanted, **options) as running:  # type: ignore[arg-type]
+            await running.drain(1)
+        await peer.publish("in/a", bytes(10_000))
+        await peer.publish("in/a", b"small")
+        async with service(broker.url, wanted, **options):  # type: ignore[arg-type]
+            assert b"mqtt.max_packet allows 4096" in (await peer.get()).payload
+            await component.seen(1)
+            await eventually(lambda: acknowledged(broker) == 2)
+    assert component.texts == ["small"]
+
+
 async def test_draining_finishes_and_acknowledges_and_takes_no_more(broker: Mosquitto) -> None:
     gate = Gate()
     async with (

@@ -70,6 +70,7 @@ class Broker:
         self._answers: dict[int, asyncio.Future[list[int]]] = {}
         self._outbox = Outbox(self._wire, options, self._stuck)
         self._keepalive = KeepAlive(self._wire, self._unanswered)
+        self._identifiers = True  # not every broker has those of subscriptions
         self._leaving = False
 
     # --- opening and closing ----------------------------------------------------------------------
@@ -189,6 +190,7 @@ class Broker:
         if properties is not None:
             maximum = getattr(properties, "ReceiveMaximum", 65535)
             self._outbox.quota = min(self.options.in_flight, maximum)
+            self._identifiers = bool(getattr(properties, "SubscriptionIdentifierAvailable", 1))
             self._outbox.largest = getattr(properties, "MaximumPacketSize", self._outbox.largest)
         self._accepted.set_result(None)
 
@@ -227,6 +229,7 @@ class Broker:
             self._client.receive(bytes((first,)) + _remaining(end - start) + data[start:end])
 
     def refused(self, message: Refused) -> None:
+        message.connection = self
         if self._on_refused is not None:
             self._on_refused(message)
 
@@ -280,7 +283,7 @@ class Broker:
             return one.text, one.qos
         options = SubscribeOptions(one.qos, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
         properties = None
-        if one.identifier:
+        if one.identifier and self._identifiers:
             properties = paho_properties(
                 PacketTypes.SUBSCRIBE, SubscriptionIdentifier=one.identifier
             )

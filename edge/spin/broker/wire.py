@@ -22,13 +22,14 @@ HIGH_WATER = 65_536
 class Refused:
     """A message that was not taken because of its size: what its head said."""
 
-    __slots__ = ("mid", "qos", "size", "topic")
+    __slots__ = ("connection", "mid", "qos", "size", "topic")
 
     def __init__(self, topic: str, qos: int, mid: int, size: int) -> None:
         self.topic = topic
         self.qos = qos
         self.mid = mid
         self.size = size
+        self.connection: object = None
 
 
 class Owner(Protocol):

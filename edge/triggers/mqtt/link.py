@@ -136,10 +136,11 @@ class Link:
             broker.send(topic, ONLINE, 1, lambda _: None, retain=True)
         self._ready.set()
 
-    def _opened(self, broker: Broker) -> None:
-        """Once for each connection: before its first message, which may come with its answer."""
+    def _opened(self, broker: object) -> None:
+        """For each connection: before its first message, which may come with its answer."""
         if self._broker is broker:
             return
+        assert isinstance(broker, Broker)
         self._broker = broker
         self._window.reconnected(session_present=broker.session_present)
         if not broker.session_present:
@@ -179,42 +180,43 @@ class Link:
     # --- messages ---------------------------------------------------------------------------------
 
     def _arrived(self, message: Message) -> None:
-        broker = message.connection
-        if broker is not self._broker:
-            assert isinstance(broker, Broker)
-            self._opened(broker)
+        self._opened(message.connection)
         if self._draining or (message.qos and self._window.rejoin(message)):
             return
-        delivery = Delivery(message, self)
-        targets = self._table.targets(message)
-        delivery.open = len(targets)
-        if not message.qos:
-            self._quick += len(targets) > 0
-        for target in targets:
-            Run(delivery, target).start()
-        if message.qos:
-            self._window.add(delivery)
-        if delivery.open:
-            self._balance()
+        delivery, runs = self._delivery(message)
+        for run in runs:
+            run.start()
+        self._started(delivery)
 
     def _oversized(self, refused: Refused) -> None:
         """It never was in memory; what remains is to say so, once, and to be rid of it."""
         limit = self._access.settings.max_packet
         reason = f"{refused.size} bytes, mqtt.max_packet allows {limit}"
         _log.error("%s: message on %s refused: %s", self._where, refused.topic[:80], reason)
-        message = Message(refused.topic, b"", refused.qos, refused.mid)
-        message.connection = self._broker
+        self._opened(refused.connection)
         if self._draining:
             return
+        message = Message(refused.topic, b"", refused.qos, refused.mid)
+        message.connection = refused.connection
+        delivery, runs = self._delivery(message)
+        for run in runs:
+            run.reject(reason)
+        self._started(delivery)
+
+    def _delivery(self, message: Message) -> tuple[Delivery, list[Run]]:
+        """A message and its runs, all of which are still to be started."""
         delivery = Delivery(message, self)
-        targets = self._table.targets(message)
-        delivery.open = len(targets)
+        runs = [Run(delivery, target) for target in self._table.targets(message)]
+        delivery.open = len(runs)
         if not message.qos:
-            self._quick += len(targets) > 0
-        for target in targets:
-            Run(delivery, target).reject(reason)
-        if message.qos:
+            self._quick += len(runs) > 0
+        return delivery, runs
+
+    def _started(self, delivery: Delivery) -> None:
+        if delivery.message.qos:
             self._window.add(delivery)
+        if delivery.open:
+            self._balance()
 
     def event(self, message: Message) -> Event:
         self._counted += 1
