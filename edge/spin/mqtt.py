@@ -23,7 +23,7 @@ __all__ = ["MQTT", "MqttConnection"]
 
 _QOS = {"at-most-once": 0, "at-least-once": 1, "exactly-once": 2}
 
-# A topic's length is written in two bytes, as is the keep-alive interval.
+# The length of a topic or a name is written in two bytes, as is the keep-alive interval.
 _U16_MAX = 0xFFFF
 
 # What a broker sends to one who subscribes to nothing are acknowledgements.
@@ -50,6 +50,13 @@ class MqttConnection:
             raise Err("invalid-address") from None
         # What is given beside the address counts more.
         name, secret = (username, password) if username else (parsed.username, parsed.password)
+        for what, text in (
+            ("user name", name),
+            ("password", secret),
+            ("client_id", parsed.client_id),
+        ):
+            if text is not None and len(text.encode()) > _U16_MAX:
+                raise Err(("other", f"a {what} has at most {_U16_MAX} bytes"))
         try:
             return await _open(context, parsed, name, secret, min(keep_alive, _U16_MAX))
         except dial.Denied as exc:

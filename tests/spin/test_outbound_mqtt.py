@@ -185,6 +185,14 @@ async def test_limits(node: Node, broker: Mosquitto) -> None:
         for topic in ("", "a/+", "#", "a\0", "x" * 70_000):
             assert (await error(c.publish(topic, b"", "at-most-once")))[0] == "other"
         await c.publish("t", bytes(1000), "at-least-once")
+    long = "x" * 70_000
+    for url, name, secret in (
+        (broker.url, long, ""),
+        (broker.url, "u", long),
+        (f"{broker.url}?client_id={long}", "", ""),
+    ):
+        kind, text = await error(MqttConnection.open(context, url, name, secret, 1))
+        assert (kind, "at most 65535 bytes" in text) == ("other", True)
 
 
 async def test_brokers_that_are_not_there_or_go(node: Node, tmp_path: Path) -> None:
@@ -241,3 +249,21 @@ async def test_an_acknowledgement_that_does_not_come(node: Node) -> None:
                 "t: not acknowledged in time",
             )
             assert (await error(c.publish("t", b"", "at-least-once")))[0] == "connection-failed"
+
+
+async def test_a_broker_that_takes_nothing_holds_one_message(node: Node) -> None:
+    gone = asyncio.Event()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(b"\x20\x02\0\0")  # CONNACK; what comes from now on stays in the kernel
+        await gone.wait()
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as full:
+        url = f"mqtt://127.0.0.1:{full.sockets[0].getsockname()[1]}"
+        async with opened(node, node.context(ANY, reply=0.5), url) as c:
+            await c.publish("t", bytes(16_000_000), "at-most-once")
+            kind, text = await error(c.publish("t", bytes(16_000_000), "at-most-once"))
+            assert (kind, "in time" in text) == ("other", True)
+            gone.set()

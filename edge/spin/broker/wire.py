@@ -122,7 +122,11 @@ class Wire(asyncio.Protocol):
     def write(self, packet: bytes) -> None:
         """Sends a whole packet, together with others of this turn."""
         self._out.append(packet)
-        if self._flushing is None and not self._parsing:
+        if self._parsing:
+            return
+        if len(packet) >= HIGH_WATER:
+            self.flush()  # whoever writes one after another learns at once that it is congested
+        elif self._flushing is None:
             self._flushing = self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
