@@ -168,7 +168,7 @@ class Link:
         if self._session.filters != filters or not self._state.saved:
             self._session.filters = filters
             try:
-                await asyncio.to_thread(self._state.save)
+                await self._state.save()
             except OSError as exc:
                 # The session works, it is only not found again by the next process.
                 _log.error("%s: not written: %s", self._state.file, exc.strerror)

@@ -4,9 +4,11 @@ its name and what was subscribed to in it. One small file, written only when tha
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
+import threading
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -23,12 +25,16 @@ class Session:
 
 @dataclass(slots=True)
 class State:
-    """`file`: None keeps nothing. `load` and `save` block; call them in a thread."""
+    """`file`: None keeps nothing. `load` blocks; call it in a thread."""
 
     file: Path | None
     client_id: str = field(default_factory=lambda: f"edge-{secrets.token_hex(6)}")
     sessions: dict[str, Session] = field(default_factory=dict)
     saved: bool = False
+    # Several connections save, and a task that is cancelled leaves its thread at work.
+    _writing: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _asked: int = field(default=0, init=False)
+    _written: int = field(default=0, init=False)
 
     @classmethod
     def load(cls, file: Path | None) -> State:
@@ -47,8 +53,8 @@ class State:
         except (ValueError, KeyError, TypeError, AttributeError):
             return cls(file)
 
-    def save(self) -> None:
-        """Atomic and durable. Raises OSError."""
+    async def save(self) -> None:
+        """Atomic and durable; the newest wins. Raises OSError."""
         self.saved = True
         if self.file is None:
             return
@@ -56,15 +62,27 @@ class State:
             "client_id": self.client_id,
             "sessions": {name: asdict(one) for name, one in self.sessions.items()},
         }
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self.file.with_name(f".{self.file.name}.new")
-        with fresh.open("w") as out:
-            json.dump(content, out)
-            out.flush()
-            os.fsync(out.fileno())
-        fresh.replace(self.file)
-        folder = os.open(self.file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        self._asked += 1
+        await asyncio.to_thread(self._write, self.file, json.dumps(content), self._asked)
+
+    def _write(self, file: Path, content: str, number: int) -> None:
+        with self._writing:
+            if number < self._written:
+                return
+            _replace(file, content)
+            self._written = number
+
+
+def _replace(file: Path, content: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_name(f".{file.name}.new")
+    with fresh.open("w") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    fresh.replace(file)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
