@@ -179,7 +179,7 @@ def explain(error: BaseException) -> str:
 def file_name(name: str) -> str:
     """A name for a file from any name: nothing that a path could mean, different for different
     names."""
-    safe = quote(name, safe="")
+    safe = quote(name, safe="").replace("~", "%7E")  # which marks what was too long
     if safe.startswith("."):
         safe = f"%2E{safe[1:]}"
     if len(safe) > _NAME_MAX:

@@ -16,6 +16,7 @@ from edge.errors import ConfigError
 from edge.spin import key_value, wasi_keyvalue
 from edge.spin.key_value import Store
 from edge.spin.platform import KeyValueError, Stores
+from edge.spin.sqlite_pool import file_name
 from edge.spin.sqlite_thread import Kind
 from edge.spin.wasi_keyvalue import Bucket
 
@@ -58,6 +59,14 @@ async def test_a_store_is_the_application_s_and_the_label_s(tmp_path: Path) -> N
     assert await second["default"].get("k") is None
     assert await stores.grant("one", both, {}).key_value["default"].get("k") == b"1"
     await stores.close()
+
+
+def test_no_name_leads_to_the_files_of_another() -> None:
+    names = ["a", "A", ".", "..", "a/b", "a%2Fb", "~", "ä" * 100, "x" * 120, "x" * 121, "x" * 122]
+    given = {file_name(name) for name in names}
+    made = {file_name(name) for name in given}  # as an application may call itself
+    assert len(given | made) == len({*names, *given})
+    assert all("/" not in name and name[0] != "." and len(name) <= 120 for name in given | made)
 
 
 async def test_only_what_was_granted_opens(tmp_path: Path) -> None:
