@@ -94,7 +94,10 @@ class Pool:
             raise Busy("too many operations wait for it")
         outcome = asyncio.get_running_loop().create_future()
         deadline = time.monotonic() + timeout
-        worker.submit(Job(work, kind, deadline, outcome, session, size))
+        try:
+            worker.submit(Job(work, kind, deadline, outcome, session, size))
+        except RuntimeError as exc:
+            raise Busy("the system has no thread for it") from exc
         return await outcome
 
     def failed(self, path: Path, error: BaseException) -> str:

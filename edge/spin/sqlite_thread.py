@@ -130,17 +130,17 @@ class Worker:
         return self.pending == 0 and self.owner is None
 
     def submit(self, job: Job) -> None:
-        """Its outcome is told by its future; cancelling that takes it out of the queue."""
+        """Its future tells the outcome; cancelling that takes it out. RuntimeError: no thread."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._main, name=self._name, daemon=True)
+            thread = threading.Thread(target=self._main, name=self._name, daemon=True)
             self._awake = True
-            self._thread.start()
+            thread.start()
+            self._thread = thread
         self.pending += 1
         self.bytes += job.size
         job.outcome.add_done_callback(lambda _: self._finished(job))
         if job.deadline < math.inf:
-            wait = job.deadline - time.monotonic()
-            job.alarm = self._loop.call_later(wait, self._interrupt, job)
+            job.alarm = self._loop.call_at(job.deadline, self._interrupt, job)
         self._jobs.append(job)
         self._signal()
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sqlite3
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -383,6 +384,22 @@ async def test_cancelling_interrupts_what_runs(tmp_path: Path) -> None:
         await asyncio.wait([runs])
         assert worker.pending == 0
         assert await run(session(lab), "SELECT 1") == [(1,)]
+
+
+async def test_a_thread_that_cannot_be_had_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")  # as Python says it
+
+    async with opened(tmp_path) as lab:
+        guest = session(lab)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refused)
+            for _ in range(2):
+                with pytest.raises(DatabaseError, match="no thread"):
+                    await run(guest, "SELECT 1")
+        assert await run(guest, "SELECT 1") == [(1,)]
 
 
 async def test_the_node_stops_while_a_statement_runs(tmp_path: Path) -> None:
