@@ -369,15 +369,15 @@ class Broker:
     # --- in between -------------------------------------------------------------------------------
 
     def _unanswered(self) -> None:
-        self._end(self._lost("the broker did not answer a ping"))
+        self._end(self._lost("the broker did not answer a ping", silent=True))
         self._wire.abort()
 
     def _stuck(self) -> None:
-        self._end(self._lost("the broker did not acknowledge a message in time"))
+        self._end(self._lost("the broker did not acknowledge a message in time", silent=True))
         self._wire.abort()
 
-    def _lost(self, text: str, code: int = 0) -> BrokerError:
-        return BrokerError(f"{self.options.where}: {text}", "lost", code=code)
+    def _lost(self, text: str, code: int = 0, *, silent: bool = False) -> BrokerError:
+        return BrokerError(f"{self.options.where}: {text}", "lost", code=code, silent=silent)
 
     def _not_taken(self, code: int) -> BrokerError:
         name = ReasonCode(PacketTypes.PUBACK, identifier=code).getName().lower()

@@ -36,10 +36,17 @@ class BrokerError(EdgeError):
     """The broker is not there, does not want us, or did not take a message."""
 
     def __init__(
-        self, message: str, reason: Reason, *, code: int = 0, hint: str | None = None
+        self,
+        message: str,
+        reason: Reason,
+        *,
+        code: int = 0,
+        hint: str | None = None,
+        silent: bool = False,
     ) -> None:
         super().__init__(message, hint=hint)
         self.reason = reason
+        self.silent = silent  # lost because nothing came any more: nobody ended it
         self.code = code  # MQTT's reason code, 0 where the broker gave none
 
 

@@ -52,12 +52,11 @@ class Connector:
         level = logging.DEBUG if self._role == "out" else logging.INFO
         _log.log(level, "connected to %s with MQTT %s", where, version)
         self._began = self._loop.time()
-        self._reported = ""
         return broker
 
     async def pause(self) -> None:
         """Before the next attempt. A full jitter: a fleet must not come back all at once."""
-        if self._began and self._loop.time() - self._began > _STABLE:
+        if self._stable():
             self._failures = 0
         self._began = 0.0
         longest = _FIRST_PAUSE * 2 ** min(self._failures, 16)
@@ -66,7 +65,13 @@ class Connector:
             random.uniform(0, min(self._access.settings.reconnect_max, longest))  # noqa: S311
         )
 
+    def _stable(self) -> bool:
+        """Did the last connection work?"""
+        return self._began > 0 and self._loop.time() - self._began > _STABLE
+
     def report(self, error: EdgeError) -> None:
+        if self._stable():
+            self._reported = ""
         if error.message == self._reported:
             return
         self._reported = error.message
