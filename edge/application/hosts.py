@@ -170,7 +170,13 @@ def _parse_template(text: str, variables: Mapping[str, str]) -> Entry | None:
     if not template.names:
         return parse_entry(text)
     filled = template.render(variables)
-    return None if filled in _NOTHING else parse_entry(filled)
+    try:
+        return None if filled in _NOTHING else parse_entry(filled)
+    except ValueError:
+        # Not what is wrong with it: that may be a secret.
+        raise ValueError(
+            f'"{text}": is not <scheme>://<host>[:<port>] once its variables are filled in'
+        ) from None
 
 
 def _split_port(rest: str) -> tuple[str, str]:

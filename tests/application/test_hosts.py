@@ -162,8 +162,9 @@ def test_templates_are_filled_in_and_empty_ones_skipped() -> None:
 
 
 def test_a_template_filled_in_wrongly_is_refused() -> None:
-    with pytest.raises(ValueError, match="zoinks"):
+    with pytest.raises(ValueError, match=r"http://\{\{ host \}\}.*filled in") as caught:
         AllowedHosts.parse(["http://{{ host }}"], variables={"host": "zoinks, Scooby!"})
+    assert "zoinks" not in str(caught.value)  # it may be a secret
 
 
 def test_the_chaining_wildcard_stands_for_the_components_there_are() -> None:
