@@ -11,13 +11,13 @@ from typing import Protocol, TypeVar
 from edge.application.units import show_size
 from edge.errors import BundleError
 from edge.registry.blobs import in_thread
-from edge.registry.client import RegistryClient
+from edge.registry.client import RegistryClient, Resolved
 from edge.registry.digest import Digest
 from edge.registry.manifest import MAX_MANIFEST, Descriptor, Index, Manifest, read
 from edge.registry.reference import Reference
 from edge.registry.store import ContentStore
 
-__all__ = ["Progress", "complete", "pull", "push"]
+__all__ = ["Progress", "complete", "pull", "push", "resolve"]
 
 # As many blobs at a time: a board's memory and its registry have other things to do.
 _PARALLEL = 4
@@ -46,15 +46,17 @@ async def pull(
     reference: Reference,
     store: ContentStore,
     progress: Progress | None = None,
+    *,
+    resolved: Resolved | None = None,
 ) -> Digest:
     """Brings a bundle here, whole, and names it by its reference. What is here is not fetched.
 
     Returns the digest of its manifest: of the one for WebAssembly when the reference is an index.
+    `resolved`: what `resolve` has just returned for the reference.
     """
     with ExitStack() as lease:
         await in_thread(lease.enter_context, store.lease())
-        known = await asyncio.to_thread(_known, store, reference)
-        resolved = await client.resolve(reference, known)
+        resolved = resolved or await resolve(client, reference, store)
         data = resolved.data
         if data is None:
             data = await asyncio.to_thread(store.read, resolved.descriptor.digest, MAX_MANIFEST)
@@ -68,6 +70,12 @@ async def pull(
         await asyncio.to_thread(store.copy, io.BytesIO(data), manifest)
         await asyncio.to_thread(store.tags.set, str(reference), manifest.digest)
     return manifest.digest
+
+
+async def resolve(client: RegistryClient, reference: Reference, store: ContentStore) -> Resolved:
+    """What a reference stands for now, asked cheaply when it is known here."""
+    known = await asyncio.to_thread(_known, store, reference)
+    return await client.resolve(reference, known)
 
 
 async def push(
@@ -104,7 +112,9 @@ def complete(store: ContentStore, reference: Reference) -> Digest | None:
 
 
 def _known(store: ContentStore, reference: Reference) -> Descriptor | None:
-    digest = reference.digest or store.tags.get(str(reference))
+    digest = reference.digest
+    if digest is None or store.size(digest) is None:  # an index is here by what was chosen of it
+        digest = store.tags.get(str(reference))
     if digest is None:
         return None
     try:

@@ -211,6 +211,10 @@ async def test_the_part_for_webassembly_is_taken_from_an_index(tmp_path: Path) -
         index = Index((entry("arm64"), entry("wasm"))).to_bytes()
         registry.manifests["1"] = (IMAGE_INDEX, index)
         assert await pull(client, reference, store) == digest
+        registry.manifests[str(Digest.of(index))] = (IMAGE_INDEX, index)
+        at = reference.at(Digest.of(index))
+        assert await pull(client, at, store) == digest
+        assert complete(store, at) == digest
         registry.manifests["1"] = (IMAGE_INDEX, Index((entry("arm64"),)).to_bytes())
         with pytest.raises(BundleError, match="holds no WebAssembly: wasip1/arm64"):
             await pull(client, reference, store)
