@@ -83,10 +83,17 @@ class Mosquitto:
                 return
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        if self.process is not None:
-            self.process.send_signal(number)
-            self.process.wait(20)
-            self.process = None
+        """Until it has ended. It forgets a signal that comes while it starts."""
+        process, self.process = self.process, None
+        end = time.monotonic() + 30
+        while process is not None:
+            process.send_signal(number)
+            try:
+                process.wait(2)
+            except subprocess.TimeoutExpired:
+                assert time.monotonic() < end, "mosquitto does not stop"
+            else:
+                break
 
     def log(self) -> str:
         return (self.directory / "log").read_text()
@@ -118,6 +125,7 @@ class Proxy:
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.connections = 0
+        self.refused = 0
 
     async def __aenter__(self) -> Proxy:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -160,6 +168,8 @@ class Proxy:
                 raise ConnectionRefusedError
             upstream, out = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
+            # As proxies do: they accept, and end it when they find nobody behind them.
+            self.refused += 1
             writer.transport.abort()
             return
         self.connections += 1

@@ -297,6 +297,21 @@ async def test_a_broker_that_does_not_know_version_5_is_spoken_to_in_its_own(
     await asyncio.sleep(0.05)  # the pumps see the end
 
 
+async def test_a_broker_that_was_away_behind_a_proxy_is_not_taken_for_an_old_one(
+    broker: Mosquitto,
+) -> None:
+    async with proxied(broker) as proxy:
+        broker.stop()
+        settings = Mqtt(url=proxy.url, reconnect_max=0.05, client_id="node")
+        async with starting(settings, subscription(Component())) as running:
+            await eventually(lambda: proxy.refused > 10)
+            await asyncio.to_thread(broker.start)
+            async with asyncio.timeout(20):
+                await running.ready()
+    assert "as node (p5," in broker.log()
+    assert "as node (p2," not in broker.log()
+
+
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 async def test_a_payload_of_200_mb_is_not_taken_and_the_next_message_is(
     broker: Mosquitto, tmp_path: Path, protocol: str, caplog: pytest.LogCaptureFixture

@@ -319,6 +319,16 @@ async def test_groups_share_messages_over_a_connection_of_their_own(broker: Mosq
     assert re.search(r"edge-[0-9a-f]+-share", broker.log())
 
 
+async def test_many_filters_each_find_their_component(broker: Mosquitto) -> None:
+    components = [Component() for _ in range(150)]
+    wanted = [subscription(c, f"{n}/+", f"t{n}") for n, c in enumerate(components)]
+    async with service(broker.url, *wanted), Peer(broker.port) as peer:
+        for number in range(len(components)):
+            await peer.publish(f"{number}/x", str(number).encode())
+        for number, component in enumerate(components):
+            assert [e.subject for e in await component.seen(1)] == [f"{number}/x"]
+
+
 async def test_a_group_that_nobody_wants_any_more_is_left(
     broker: Mosquitto, tmp_path: Path
 ) -> None:

@@ -267,16 +267,16 @@ class Broker:
 
         Retained messages come when the subscription is new, with MQTT 3.1.1 each time.
         """
-        answers: dict[str, int] = {}
-        for one in filters:
-            _, mid = self._client.subscribe(*self._subscription(one))
-            answers[one.text] = (await self._answer(mid))[0]
-        return answers
+        # All are asked for before the first answer: a broker may be far away.
+        asked = [
+            (one.text, self._asked(self._client.subscribe(*self._subscription(one))[1]))
+            for one in filters
+        ]
+        return {text: (await self._answer(answer))[0] for text, answer in asked}
 
     async def unsubscribe(self, filters: Iterable[str]) -> None:
-        for text in filters:
-            _, mid = self._client.unsubscribe(text)
-            await self._answer(mid)
+        for answer in [self._asked(self._client.unsubscribe(text)[1]) for text in filters]:
+            await self._answer(answer)
 
     def _subscription(self, one: Filter) -> tuple[Any, ...]:
         if not self._version5:
@@ -289,24 +289,25 @@ class Broker:
             )
         return one.text, 0, options, properties
 
-    async def _answer(self, mid: int | None) -> list[int]:
+    def _asked(self, mid: int | None) -> asyncio.Future[list[int]]:
         if mid is None or self.closed.done():
             raise self._lost("not connected")
         answer: asyncio.Future[list[int]] = self._loop.create_future()
         self._answers[mid] = answer
+        return answer
+
+    async def _answer(self, answer: asyncio.Future[list[int]]) -> list[int]:
         try:
             async with asyncio.timeout(self.options.keepalive or 60):
                 return await answer
         except TimeoutError:
             self.abort()
             raise self._lost("no answer to a subscription") from None
-        finally:
-            self._answers.pop(mid, None)
 
     def _answered(
         self, _client: Client, _userdata: object, mid: int, codes: list[ReasonCode], _rest: object
     ) -> None:
-        if (answer := self._answers.get(mid)) is not None and not answer.done():
+        if (answer := self._answers.pop(mid, None)) is not None and not answer.done():
             answer.set_result([int(code.value) for code in codes] or [0])
 
     # --- messages ---------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from edge.spin.broker import BrokerOptions, Will
 __all__ = ["OFFLINE", "ONLINE", "Access", "Role"]
 
 # What a connection is for: subscriptions; shared ones, whose session is soon given up so that
-# others of the group get what it holds; replies and dead letters, without a session.
-Role = Literal["main", "share", "out"]
+# others of the group get what it holds; replies and dead letters, without a session; a question.
+Role = Literal["main", "share", "out", "probe"]
 
 ONLINE, OFFLINE = b"online", b"offline"
 
@@ -42,7 +42,7 @@ class Access:
         endpoint, given = parse_mqtt_url(settings.url)
         topic = self.status_topic if role == "main" else ""
         delay = min(settings.will_delay, settings.session_expiry)
-        expiry = {"main": settings.session_expiry, "share": settings.share_expiry, "out": 0}[role]
+        expiry = {"main": settings.session_expiry, "share": settings.share_expiry}.get(role, 0)
         return BrokerOptions(
             host=endpoint.host,
             port=endpoint.port,
@@ -52,7 +52,7 @@ class Access:
             username=settings.username or given.get("username"),
             password=self._password() or given.get("password"),
             client_id=self.client_id if role == "main" else f"{self.client_id}-{role}",
-            clean=role == "out",
+            clean=role in ("out", "probe"),
             session_expiry=expiry,
             keepalive=settings.keepalive,
             protocol="5" if protocol == "5" else "3.1.1",

@@ -19,8 +19,8 @@ _log = logging.getLogger("edge.mqtt")
 _FIRST_PAUSE = 0.25
 # A connection that ended sooner did not work: the next attempt waits as after a failure.
 _STABLE = 1.0
-# What a broker before MQTT 5 does with a version that it does not know is its own choice. One that
-# closes so many connections before it answers is taken for old; no network is so unlucky.
+# A broker before MQTT 5 answers to it that it does not know the version, or closes the connection.
+# So does a proxy whose broker is away: after so many silences it is asked more closely.
 _SILENCES = 3
 
 
@@ -88,22 +88,35 @@ class Connector:
         try:
             broker = await self._attempt(self._protocol, on_message, on_refused)
         except BrokerError as exc:
-            if self._protocol != "5" or not self._seems_old(exc):
+            if self._protocol != "5" or not await self._is_old(exc):
                 raise
-            try:
-                broker = await self._attempt("3.1.1", on_message, on_refused)
-            except BrokerError:
-                raise exc from None
-            if exc.reason == "version":
-                self._protocol = "3.1.1"
-        else:
-            self._silences = 0
+            self._protocol = "3.1.1"
+            return await self._attempt(self._protocol, on_message, on_refused)
+        self._silences = 0
         return broker
 
-    def _seems_old(self, error: BrokerError) -> bool:
-        if error.reason == "lost":
-            self._silences += 1
-        return error.reason == "version" or self._silences >= _SILENCES
+    async def _is_old(self, error: BrokerError) -> bool:
+        """Does the broker not know MQTT 5, to which it gave this answer?"""
+        if error.reason != "lost":
+            return error.reason == "version"
+        self._silences += 1
+        if self._silences < _SILENCES:
+            return False
+        for _ in range(2):  # a connection that is lost just now proves nothing
+            if not await self._answers("3.1.1") or await self._answers("5"):
+                return False
+        return True
+
+    async def _answers(self, protocol: str) -> bool:
+        """Whether the broker answers to a version, be it with a refusal."""
+        options = await asyncio.to_thread(self._access.options, protocol, "probe")
+        broker = Broker(options)
+        try:
+            await broker.connect(self._access.settings.connect_timeout)
+        except BrokerError as exc:
+            return exc.reason == "refused"
+        await broker.disconnect(2)
+        return True
 
     async def _attempt(
         self,
