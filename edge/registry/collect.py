@@ -13,9 +13,10 @@ from pathlib import Path
 from edge.errors import BundleError
 from edge.registry.digest import Digest
 from edge.registry.disk import exclusive
+from edge.registry.manifest import MAX_MANIFEST, Index, read
 from edge.registry.store import ContentStore
 
-__all__ = ["Collected", "collect"]
+__all__ = ["Collected", "Contents", "collect", "contents"]
 
 # A manifest -> every blob that its bundle needs; raises BundleError when that cannot be told.
 Contents = Callable[[Digest], Iterable[Digest]]
@@ -28,6 +29,22 @@ class Collected:
     blobs: int
     bytes: int
     unreadable: tuple[str, ...] = ()
+
+
+def contents(store: ContentStore) -> Contents:
+    """What manifests name, and of an index those of its manifests that are here."""
+
+    def named(digest: Digest) -> Iterator[Digest]:
+        found = read(store.read(digest, MAX_MANIFEST), f"manifest {digest}")
+        if not isinstance(found, Index):
+            yield from (blob.digest for blob in found.blobs)
+            return
+        for entry in found.manifests:
+            if store.has(entry):
+                yield entry.digest
+                yield from named(entry.digest)
+
+    return named
 
 
 def collect(

@@ -203,7 +203,7 @@ def _options(options: Options) -> _Raw:
     table: _Raw = {name: _option(name, value) for name, value in found.items()}
     if options.triggers:
         table["trigger"] = {
-            id: {name: _option(name, value) for name, value in own.items()}
+            id: {name: _option(name, value) for name, value in sorted(own.items())}
             for id, own in options.triggers.items()
         }
     return table

@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager, ExitStack
 from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, TypeVar
+from typing import IO
 
 from edge.application.fields import Reader, Table, Where, integer, mapping, parsed
 from edge.application.units import show_size
@@ -39,8 +39,6 @@ __all__ = ["BlobWriter", "ContentStore"]
 _USAGE_AGE = 1.0
 # Read and hashed at a time.
 _PIECE = 1 << 20
-
-T = TypeVar("T")
 
 
 class ContentStore:
@@ -103,8 +101,7 @@ class ContentStore:
     def writer(self, size: int) -> BlobWriter:
         """Takes one blob of `size` bytes; there is room for it, or this is an EdgeError."""
         with explained(self.directory, size):
-            self._sha256.mkdir(parents=True, exist_ok=True)
-            (self.directory / "incoming").mkdir(exist_ok=True)
+            self._make_directories()
         return BlobWriter(self.directory, size, self._usage)
 
     def add(self, data: bytes, media_type: str) -> Descriptor:
@@ -126,12 +123,17 @@ class ContentStore:
                 self.copy(file, found)
         return found
 
-    def copy(self, source: BinaryIO, descriptor: Descriptor) -> None:
+    def copy(self, source: IO[bytes], descriptor: Descriptor) -> None:
         """Keeps what `source` gives: it must be what the descriptor says."""
         with self.writer(descriptor.size) as writer:
             while piece := source.read(_PIECE):
                 writer.write(piece)
             writer.commit(descriptor)
+
+    def spool(self) -> IO[bytes]:
+        """A file without a name beside the blobs, for content whose size is not known before."""
+        self._make_directories()
+        return tempfile.TemporaryFile(dir=self.directory / "incoming")
 
     # Archives
 
@@ -157,6 +159,10 @@ class ContentStore:
         with self.lease(), explained(self.directory, len(data)):
             sync_directory(self._sha256)
             write_file(self._record(archive), data)
+
+    def _make_directories(self) -> None:
+        self._sha256.mkdir(parents=True, exist_ok=True)
+        (self.directory / "incoming").mkdir(exist_ok=True)
 
     def _record(self, archive: Digest) -> Path:
         return self._unpacked / f"{archive.hex}.json"
@@ -196,6 +202,11 @@ class BlobWriter:
     ) -> None:
         self.abort()
 
+    @property
+    def digest(self) -> Digest:
+        """Of what was written so far."""
+        return Digest(self._hash.hexdigest())
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Appends. More than the blob's size is a BundleError, a full disk an EdgeError."""
         if self.written + len(data) > self.size:
@@ -220,9 +231,9 @@ class BlobWriter:
             raise BundleError(
                 f"blob {descriptor.digest}: has {self.written} bytes, not {descriptor.size}"
             )
-        if (actual := self._hash.hexdigest()) != descriptor.digest.hex:
+        if self.digest != descriptor.digest:
             raise BundleError(
-                f"blob {descriptor.digest}: its digest is sha256:{actual}",
+                f"blob {descriptor.digest}: its digest is {self.digest}",
                 hint="it was changed on its way, or where it is kept",
             )
         path = self._path
