@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mqtt_lab import Component, Peer, mosquitto, service, subscription
+import pytest
+from mqtt_lab import Component, Mosquitto, Peer, Proxy, mosquitto, proxied, service, subscription
 
-from edge.invocation.event import Outcome, Status
+from edge.invocation.event import DONE, Outcome, Status
+from edge.triggers.mqtt import MqttService
 from edge.triggers.mqtt.state import Session, State
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    with mosquitto(tmp_path / "broker", "max_inflight_messages 100") as running:
+        yield running
 
 
 async def test_connections_that_save_at_once_leave_a_whole_state_the_newest(tmp_path: Path) -> None:
@@ -49,4 +58,65 @@ async def test_a_dead_letter_for_which_the_broker_hangs_up_does_not_stop_all_oth
             for number in range(70):  # more than are taken without an acknowledgement
                 await peer.publish("in/small", b"%d" % number)
             while len(replies) < 70:
-                replies.add((await peer.get()).payload)
+                replies.add(bytes((await peer.get()).payload))
+
+
+async def _reconnected(proxy: Proxy, running: MqttService, timeout: float = 20) -> bool:
+    """Until the subscriptions are in place again; False: not in that time."""
+    before = proxy.connections
+    proxy.cut()
+    try:
+        async with asyncio.timeout(timeout):
+            while proxy.connections == before:  # noqa: ASYNC110 - it only counts
+                await asyncio.sleep(0.01)
+            await running.ready()
+            return True
+    except TimeoutError:
+        return False
+
+
+def _waiting(gate: asyncio.Event) -> Component:
+    async def wait() -> Outcome:
+        await gate.wait()
+        return DONE
+
+    return Component(lambda _event: wait())
+
+
+async def test_a_message_that_may_expire_joins_its_run_over_many_connections(
+    broker: Mosquitto,
+) -> None:
+    gate = asyncio.Event()
+    component = _waiting(gate)
+    taken = subscription(component, reply_topic="out")
+    async with Peer(broker.port) as peer, proxied(broker) as proxy:  # noqa: SIM117
+        async with service(proxy.url, taken, reconnect_max=0.05) as running:
+            for _ in range(5):
+                await peer.publish("in/a", b"x", MessageExpiryInterval=600)
+            await component.seen(1)
+            for _ in range(5):
+                assert await _reconnected(proxy, running)
+            gate.set()
+            await component.seen(5)
+            await peer.publish("in/b", b"last")
+            assert [e.data for e in await component.seen(6)] == [b"x"] * 5 + [b"last"]
+
+
+async def test_what_lost_sessions_left_under_way_is_bounded(broker: Mosquitto) -> None:
+    gate = asyncio.Event()
+    component = _waiting(gate)
+    async with Peer(broker.port) as peer, proxied(broker) as proxy:
+        for number in range(20):
+            await peer.publish(f"in/{number}", b"x", retain=True)
+        settings: dict[str, Any] = {"session_expiry": 0, "receive_maximum": 4}
+        taken = subscription(component, ordered="none")
+        async with service(proxy.url, taken, reconnect_max=0.05, **settings) as running:
+            for count in range(4, 17, 4):  # each time with all that is retained
+                if not await _reconnected(proxy, running, 2):
+                    break
+                await component.seen(min(count, 9))
+            assert len(component.events) <= 3 * 4 + 1
+            gate.set()
+            async with asyncio.timeout(20):
+                while len({event.subject for event in component.events}) < 20:
+                    await component.seen(len(component.events) + 1)

@@ -40,8 +40,9 @@ class Link:
         self._announced: Broker | None = None
         self._limit = access.settings.receive_maximum
         self._full = False
-        self._window = Window(self._acknowledge)
+        self._window = Window(self._acknowledge, self._limit)
         self._quick = 0  # messages of QoS 0 under way
+        self._kept = 0  # messages of QoS 1 under way, of all connections
         self._counted = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -208,8 +209,7 @@ class Link:
         delivery = Delivery(message, self)
         runs = [Run(delivery, target) for target in self._table.targets(message)]
         delivery.open = len(runs)
-        if not message.qos:
-            self._quick += len(runs) > 0
+        self._count(message, len(runs) > 0)
         return delivery, runs
 
     def _started(self, delivery: Delivery) -> None:
@@ -232,14 +232,19 @@ class Link:
         self._outlet.publish(run, publication)
 
     def settled(self, delivery: Delivery) -> None:
+        self._count(delivery.message, -1)
         if delivery.message.qos:
             self._window.advance()
-        else:
-            self._quick -= 1
         if self._full:
             self._balance()
         if self._draining and not self.runs:
             self._idle.set()
+
+    def _count(self, message: Message, change: int) -> None:
+        if message.qos:
+            self._kept += change
+        else:
+            self._quick += change
 
     def _acknowledge(self, message: Message) -> bool:
         return self._broker is not None and self._broker.ack(message)
@@ -248,6 +253,8 @@ class Link:
         """No more is read than is allowed to be under way, whatever the broker sends."""
         # Beyond the receive maximum only a broker goes that does not know or respect it.
         full = self._quick >= self._limit or len(self._window) > self._limit
+        # What ended connections left under way, when the next ones do not join it.
+        full |= self._kept > 2 * self._limit
         self._full = full and not self._draining
         if self._broker is None:
             return

@@ -84,6 +84,10 @@ class Delivery:
             self.expires = host.loop.time() + expiry
 
     @property
+    def expired(self) -> bool:
+        return self.expires is not None and self.host.loop.time() > self.expires
+
+    @property
     def event(self) -> Event:
         if self._event is None:
             self._event = self.host.event(self.message)
@@ -138,7 +142,7 @@ class Run:
         if delivery.host.closed:
             return
         self._began = delivery.host.loop.time()
-        if delivery.expires is not None and self._began > delivery.expires:
+        if delivery.expired:
             self._dead("expired before it could be handled")
             return
         try:

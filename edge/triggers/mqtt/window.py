@@ -18,10 +18,14 @@ __all__ = ["Window"]
 
 
 class Window:
-    """`acknowledge` is called in the right order; False: the message's connection is gone."""
+    """`acknowledge` is called in the right order; False: the message's connection is gone.
 
-    def __init__(self, acknowledge: Callable[[Message], bool]) -> None:
+    `limit`: how many a broker delivers without an acknowledgement.
+    """
+
+    def __init__(self, acknowledge: Callable[[Message], bool], limit: int) -> None:
         self._acknowledge = acknowledge
+        self._carried_max = 2 * limit
         self._order: deque[Delivery] = deque()
         self._carried: dict[int, Delivery] = {}  # packet identifier -> of earlier connections
 
@@ -31,7 +35,9 @@ class Window:
     def reconnected(self, *, session_present: bool) -> None:
         if session_present:
             # Also those that the last connection did not deliver again before it ended.
-            self._carried |= {d.message.mid: d for d in self._order}
+            kept = self._carried | {d.message.mid: d for d in self._order}
+            newest = list(kept.items())[-self._carried_max :]
+            self._carried = {mid: d for mid, d in newest if not d.expired}
         else:
             self._carried.clear()
         self._order.clear()
@@ -55,7 +61,7 @@ class Window:
             return False
         delivery = self._carried.pop(message.mid, None)
         # A broker may drop what expired and use its identifier again.
-        if delivery is None or not message.duplicate or delivery.expires is not None:
+        if delivery is None or not message.duplicate or delivery.expired:
             return False
         if delivery.message.topic != message.topic or delivery.message.payload != message.payload:
             return False
