@@ -17,6 +17,7 @@ from edge.application.model import (
     HttpTrigger,
     PackageSource,
     PathSource,
+    Source,
     UrlSource,
     Wagi,
 )
@@ -26,7 +27,7 @@ from edge.registry import wasm
 from edge.registry.atomic import write_file
 from edge.registry.files import MountedFile, mounted_files, watched_places
 
-__all__ = ["Fetch", "LocalApplication", "load"]
+__all__ = ["MAX_WASM", "Fetch", "LocalApplication", "load", "single"]
 
 # No component in use is near it; a server that sends without end is stopped by it.
 MAX_WASM = 512 << 20
@@ -103,18 +104,21 @@ def _from_manifest(path: Path, data: bytes, profile: str | None) -> _Found:
 
 
 def _from_binary(path: Path, binary: bytes) -> _Found:
+    application = single(path.stem, PathSource(str(path.absolute())), binary, str(path))
+    return _Found(application, path.absolute().parent, Where(str(path)), None)
+
+
+def single(name: str, source: Source, binary: bytes, shown: str) -> Application:
     """One component on "/...": it handles requests itself, or is a command run by Wagi."""
-    command = wasm.handler(binary, str(path)) is wasm.Handler.COMMAND
-    id = _component_id(path.stem)
+    command = wasm.handler(binary, shown) is wasm.Handler.COMMAND
+    id = _component_id(name)
     trigger = HttpTrigger(
         id=f"{id}-http-trigger",
         route=Route.parse("/..."),
         component=id,
         wagi=Wagi() if command else None,
     )
-    component = Component(id, PathSource(str(path.absolute())))
-    application = Application(path.stem, components={id: component}, http=(trigger,))
-    return _Found(application, path.absolute().parent, Where(str(path)), None)
+    return Application(name, components={id: Component(id, source)}, http=(trigger,))
 
 
 def _component_id(stem: str) -> str:
