@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 import redis
 
 PROGRAM = shutil.which("redis-server") or shutil.which("valkey-server")
@@ -38,7 +37,7 @@ class Server:
     def client(self) -> Any:
         """Of the tests, beside what is tested."""
         if not self.clients:
-            self.clients.append(redis.Redis(port=self.port, password=self.password))
+            self.clients.append(redis.Redis("127.0.0.1", self.port, password=self.password))
         return self.clients[0]
 
     def start(self) -> None:
@@ -51,7 +50,7 @@ class Server:
             self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
             if self._answers():
                 return
-            self.process.wait()
+            self.stop()
             self.port = 0
         raise AssertionError("redis-server does not start")
 
@@ -80,8 +79,7 @@ class Server:
 
 @contextlib.contextmanager
 def redis_server(directory: Path, *options: str, password: str | None = None) -> Iterator[Server]:
-    if PROGRAM is None:
-        pytest.skip("needs the Debian package redis-server")
+    assert PROGRAM is not None, "needs the Debian package redis-server"
     server = Server(directory, options, password)
     try:
         server.start()
