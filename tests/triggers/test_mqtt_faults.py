@@ -120,3 +120,35 @@ async def test_what_lost_sessions_left_under_way_is_bounded(broker: Mosquitto) -
             async with asyncio.timeout(20):
                 while len({event.subject for event in component.events}) < 20:
                     await component.seen(len(component.events) + 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "asked", "refused"),
+    [
+        ({"reply_topic": "{topic.1}/{topic.1}"}, {}, "a/a"),
+        ({"dead_letter": "{topic.1}/{topic.1}"}, {}, "a/a"),
+        ({"responses": ["#"]}, {"ResponseTopic": "a/b"}, "a/b"),
+    ],
+)
+async def test_no_topic_makes_a_message_come_back(
+    broker: Mosquitto,
+    options: dict[str, Any],
+    asked: dict[str, Any],
+    refused: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    status = Status.REJECTED if "dead_letter" in options else Status.DONE
+    component = Component(lambda _event: Outcome(status, "no", reply=b"again"))
+    async with (
+        Peer(broker.port) as peer,
+        service(broker.url, subscription(component, "a/#", **options), receive_maximum=1),
+    ):
+        for topic in ("a/a", "a/c"):  # the second shows that the first is through
+            await peer.publish(topic, b"first", **asked)
+        await peer.publish("a/d", b"last")
+        async with asyncio.timeout(20):
+            while "a/d" not in {event.subject for event in component.events}:
+                await component.seen(len(component.events) + 1)
+    assert {event.data for event in component.events} <= {b"first", b"last"}
+    where = f"spin.toml: component.c.tool.edge.trigger.t.{next(iter(options))}"
+    assert f'{where}: "{refused}" would come back' in caplog.text

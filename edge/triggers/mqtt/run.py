@@ -251,11 +251,11 @@ class Run:
         self.send()
 
     def _dead(self, reason: str) -> None:
-        message, trigger = self.delivery.message, self.target.trigger
+        message = self.delivery.message
         try:
-            topic = trigger.dead_letter and trigger.dead_letter.render(message.topic)
+            topic = self.target.dead_letter(message)
         except ValueError as exc:
-            topic, reason = None, f"{reason} ({trigger.where}.dead_letter: {exc})"
+            topic, reason = None, f"{reason} ({exc})"
         _log.error(
             "%s on %s: %s; %s",
             self,

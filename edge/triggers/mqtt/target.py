@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edge.application.messages import MqttTrigger
-from edge.application.topics import check_topic
+from edge.application.topics import TopicTemplate, check_topic
 from edge.invocation.event import EventHandler
 from edge.spin.broker import Message
 
@@ -64,17 +64,32 @@ class Target:
             check_topic(asked)
             if not any(allowed.matches(asked) for allowed in trigger.responses):
                 raise ValueError(f'{trigger.where}.responses does not allow "{asked[:80]}"')
-            return asked
+            return self._leading_away(asked, "responses")
         if trigger.reply_topic is None:
             return None
         if (known := self._topics.get(message.topic)) is not None:
             return known
-        try:
-            rendered = trigger.reply_topic.render(message.topic)
-        except ValueError as exc:
-            raise ValueError(f"{trigger.where}.reply_topic: {exc}") from None
+        rendered = self._rendered(trigger.reply_topic, message, "reply_topic")
         if len(message.topic) <= _LENGTH_MAX:
             if len(self._topics) >= _TOPICS_MAX:
                 self._topics.clear()
             self._topics[message.topic] = rendered
         return rendered
+
+    def dead_letter(self, message: Message) -> str | None:
+        """Where it goes when nothing can handle it. Raises ValueError."""
+        template = self.trigger.dead_letter
+        return None if template is None else self._rendered(template, message, "dead_letter")
+
+    def _rendered(self, template: TopicTemplate, message: Message, key: str) -> str:
+        try:
+            rendered = template.render(message.topic)
+        except ValueError as exc:
+            raise ValueError(f"{self.trigger.where}.{key}: {exc}") from None
+        return self._leading_away(rendered, key)
+
+    def _leading_away(self, topic: str, key: str) -> str:
+        # Whoever chooses a message's topic could send it round for ever.
+        if self.trigger.filter.matches(topic):
+            raise ValueError(f'{self.trigger.where}.{key}: "{topic[:80]}" would come back')
+        return topic
