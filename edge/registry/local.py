@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -24,8 +23,9 @@ from edge.application.model import (
 from edge.application.routes import Route
 from edge.errors import BundleError, ConfigError
 from edge.registry import wasm
-from edge.registry.atomic import write_file
+from edge.registry.digest import Digest
 from edge.registry.files import MountedFile, mounted_files, watched_places
+from edge.registry.store import ContentStore
 
 __all__ = ["MAX_WASM", "Fetch", "LocalApplication", "load", "single"]
 
@@ -147,30 +147,26 @@ async def _source(
 
 
 async def _downloaded(url: str, digest: str, state_dir: Path, fetch: Fetch) -> Path:
-    kept = state_dir / "blobs" / "sha256" / digest.removeprefix("sha256:")
-    if await asyncio.to_thread(_holds, kept, digest):
-        return kept
-    data = await fetch(url, MAX_WASM)
-    actual = await asyncio.to_thread(_digest, data)
-    if actual != digest:
-        raise BundleError(
-            f"{url}: its digest is {actual}, not {digest}",
-            hint="the file has changed on the server, or the digest was copied wrongly",
-        )
-    await asyncio.to_thread(write_file, kept, data)
-    return kept
+    store, wanted = ContentStore(state_dir), Digest.parse(digest)
+    if not await asyncio.to_thread(_holds, store, wanted):
+        data = await fetch(url, MAX_WASM)
+        actual = await asyncio.to_thread(Digest.of, data)
+        if actual != wanted:
+            raise BundleError(
+                f"{url}: its digest is {actual}, not {digest}",
+                hint="the file has changed on the server, or the digest was copied wrongly",
+            )
+        await asyncio.to_thread(store.add, data, "application/wasm")
+    return store.path(wanted)
 
 
-def _digest(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
-def _holds(path: Path, digest: str) -> bool:
+def _holds(store: ContentStore, digest: Digest) -> bool:
     # Hashed each time: a bad disk is noticed here and the file is fetched anew.
     try:
-        return _digest(path.read_bytes()) == digest
-    except FileNotFoundError:
+        store.verify(digest)
+    except BundleError:
         return False
+    return True
 
 
 def _complete(found: _Found, sources: Mapping[str, Path]) -> LocalApplication:

@@ -69,20 +69,33 @@ class ContentStore:
         return self.size(descriptor.digest) == descriptor.size
 
     def read(self, digest: Digest, limit: int) -> bytes:
-        """A blob of at most `limit` bytes, checked against its digest."""
-        with self.open(digest) as file:
-            data = file.read(limit + 1)
-        if len(data) > limit:
-            raise BundleError(f"blob {digest}: has more than {show_size(limit)}")
-        if Digest.of(data) != digest:
-            raise _damaged(digest)
-        return data
+        """A blob of at most `limit` bytes, checked as by `verify`."""
+        while True:
+            with self.open(digest) as file:
+                data = file.read(limit + 1)
+            if len(data) > limit:
+                raise BundleError(f"blob {digest}: has more than {show_size(limit)}")
+            if Digest.of(data) == digest:
+                return data
+            self.verify(digest)
 
     def verify(self, digest: Digest) -> None:
-        """Hashes a blob; a BundleError when it is missing or not what it was."""
+        """Hashes a blob; a BundleError when it is missing or not what it was.
+
+        A damaged one is removed: it is worth nothing, and the next pull brings it anew.
+        """
+        if not self._intact(digest) and not self._intact(digest, from_disk=True):
+            self.path(digest).unlink(missing_ok=True)
+            raise BundleError(
+                f"blob {digest}: its content had changed on this disk and was removed",
+                hint="pull the bundle again",
+            )
+
+    def _intact(self, digest: Digest, *, from_disk: bool = False) -> bool:
         with self.open(digest) as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != digest.hex:
-                raise _damaged(digest)
+            if from_disk:  # the fault may be in memory
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            return hashlib.file_digest(file, "sha256").hexdigest() == digest.hex
 
     def open(self, digest: Digest) -> BufferedReader:
         """A blob to read from; its reader keeps it, whatever a collection removes."""
@@ -292,12 +305,6 @@ def _sizes(directory: Path) -> Iterator[int]:
                     yield entry.stat(follow_symlinks=False).st_size
                 except FileNotFoundError:  # another process has just finished it
                     continue
-
-
-def _damaged(digest: Digest) -> BundleError:
-    return BundleError(
-        f"blob {digest}: its content has changed on this disk", hint="pull the bundle again"
-    )
 
 
 def _read_members(value: object, where: Where) -> dict[str, Digest]:
