@@ -381,7 +381,10 @@ class Broker:
         return BrokerError(f"{self.options.where}: {text}", "lost", code=code, silent=silent)
 
     def _not_taken(self, code: int) -> BrokerError:
-        name = ReasonCode(PacketTypes.PUBACK, identifier=code).getName().lower()
+        try:
+            name = ReasonCode(PacketTypes.PUBACK, identifier=code).getName().lower()
+        except KeyError:
+            name = f"reason {code:#x}"  # not one of MQTT's
         return BrokerError(f"the broker refused the message: {name}", "refused", code=code)
 
 

@@ -153,6 +153,8 @@ def decode_publish(data: bytes, at: int, end: int, first: int, known: Properties
     if body > end or qos == 3:
         raise Malformed("a message ends before its topic does")
     mid = data[topic_end] << 8 | data[topic_end + 1] if qos else 0
+    if topic_end == at + 2 or (qos and not mid):  # topic aliases are not asked for
+        raise Malformed("a message without a topic, or without a packet identifier")
     properties = NO_PROPERTIES
     if known is not None:
         # A length below 128 is one byte: all but a few messages.
