@@ -18,6 +18,7 @@ from typing import IO, cast
 from edge.application.units import show_size
 from edge.errors import BundleError
 from edge.registry.digest import Digest
+from edge.registry.disk import explained
 from edge.registry.manifest import Descriptor
 from edge.registry.store import ContentStore
 
@@ -61,7 +62,7 @@ def unpack(
 
 def pack(files: Iterable[tuple[str, Path]], store: ContentStore, media_type: str) -> Descriptor:
     """Keeps a gzipped archive of files by their paths. The same files give the same bytes."""
-    with store.lease(), store.spool() as spool:
+    with store.lease(), explained(store.directory), store.spool() as spool:
         with (
             gzip.GzipFile("", "wb", compresslevel=6, fileobj=spool, mtime=0) as zipped,
             tarfile.open(fileobj=zipped, mode="w|", format=tarfile.PAX_FORMAT) as tar,

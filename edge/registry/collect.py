@@ -63,7 +63,8 @@ def _collect(
     store: ContentStore, contents: Contents, floor: int, keep: frozenset[Digest]
 ) -> Collected:
     _remove_leftovers(store.directory)
-    roots = {digest: name for name, found in store.tags.trim(floor).items() for digest in found}
+    tags = store.tags.trim(floor)
+    roots = {digest: name for name, found in tags.items() for digest in found}
     reached = set(keep)
     unreadable = []
     for digest, name in roots.items():

@@ -82,7 +82,7 @@ def sync_directory(path: Path) -> None:
 
 
 @contextmanager
-def explained(directory: Path, size: int) -> Iterator[None]:
+def explained(directory: Path, size: int | None = None) -> Iterator[None]:
     """A disk that is full, or a file that may not be so large, in words."""
     try:
         yield
@@ -90,8 +90,8 @@ def explained(directory: Path, size: int) -> Iterator[None]:
         if error.errno not in _FULL:
             raise
         free = shutil.disk_usage(directory).free
+        wanted = "no room" if size is None else f"no room for {show_size(size)}"
         raise EdgeError(
-            f"{directory}: no room for {show_size(size)}: {error.strerror}, "
-            f"{show_size(free)} are free",
+            f"{directory}: {wanted}: {error.strerror}, {show_size(free)} are free",
             hint=NO_ROOM,
         ) from error

@@ -14,7 +14,7 @@ from edge.application.fields import Table, Where, integer, items, mapping, parse
 from edge.errors import BundleError, EdgeError
 from edge.registry.atomic import write_file
 from edge.registry.digest import Digest
-from edge.registry.disk import exclusive, explained, leased, sync_directory
+from edge.registry.disk import allocate, exclusive, explained, leased, sync_directory
 from edge.registry.manifest import read_json
 
 __all__ = ["Tags"]
@@ -22,6 +22,8 @@ __all__ = ["Tags"]
 _SCHEMA = 1
 # What a name stood for is remembered this far back; a collection keeps fewer.
 MAX_HISTORY = 8
+# Bytes for the names of thousands of applications: on a full disk one must still be removable.
+_RESERVE = 1 << 20
 
 History = tuple[Digest, ...]
 
@@ -32,6 +34,7 @@ class Tags:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._path = directory / "tags.json"
+        self._reserve = directory / "reserve"
 
     def all(self) -> Mapping[str, History]:
         """Every name, with its digests from the newest to the oldest that is remembered."""
@@ -74,13 +77,26 @@ class Tags:
             yield after
             if after != before:
                 self._write(after)
+            self._keep_reserve()
 
     def _write(self, tags: Mapping[str, History]) -> None:
         named = {name: [str(digest) for digest in history] for name, history in tags.items()}
         document = {"schema": _SCHEMA, "tags": named}
         data = json.dumps(document, sort_keys=True, indent=1).encode()
-        with explained(self._directory, len(data)):
+        try:
             write_file(self._path, data)
+        except OSError:
+            self._reserve.unlink(missing_ok=True)
+            with explained(self._directory, len(data)):
+                write_file(self._path, data)
+
+    def _keep_reserve(self) -> None:
+        try:
+            with self._reserve.open("ab") as file:
+                if file.tell() != _RESERVE:
+                    allocate(file.fileno(), _RESERVE)
+        except OSError:  # for as long as the disk is full
+            self._reserve.unlink(missing_ok=True)
 
 
 def _read(value: object, where: Where) -> Mapping[str, History]:

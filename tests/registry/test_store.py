@@ -36,10 +36,10 @@ def described(data: bytes) -> Descriptor:
 
 
 def files(store: ContentStore) -> set[str]:
-    """Everything in the store but its locks, by relative path."""
+    """Everything in the store but its locks and its reserve, by relative path."""
     found = (p for p in store.directory.rglob("*") if p.is_file())
     names = {p.relative_to(store.directory).as_posix() for p in found}
-    return names - {"lock", "tags.lock"}
+    return names - {"lock", "tags.lock", "reserve"}
 
 
 def blobs(store: ContentStore) -> set[str]:
@@ -241,23 +241,37 @@ def test_a_full_disk_is_told_before_the_first_byte(tmp_path: Path) -> None:
         assert caught.value.hint
         store.verify(kept.digest)
         assert len(files(store)) == 1
-        assert store.add(bytes(1 << 19), KIND), "what fits still does"
+        assert store.add(bytes(2 << 20), KIND), "what fits still does"
 
 
-def test_a_full_disk_stops_a_tag_and_keeps_the_old_one(tmp_path: Path) -> None:
+def test_on_a_full_disk_names_can_still_be_changed(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as place:
         store = ContentStore(place)
-        first, second = store.add(b"1", KIND).digest, store.add(b"2", KIND).digest
+        first, second = store.add(b"1", KIND).digest, store.add(bytes(100_000), KIND).digest
         store.tags.set("app", first)
+        store.tags.set("other", second)
         fill(place)
         with pytest.raises(EdgeError, match="no room"):
-            store.tags.set("app", second)
-        assert store.tags.get("app") == first
-        assert not [name for name in files(store) if "tags" in name and name != "tags.json"]
+            store.writer(1)
+        for _ in range(3):
+            store.tags.remove("other")
+            assert store.tags.all() == {"app": (first,)}
+            fill(place)
+            store.tags.set("other", second)
+            fill(place)
+        (store.directory / "reserve").unlink(missing_ok=True)
+        fill(place)
+        with pytest.raises(EdgeError, match="no room"):
+            store.tags.remove("other")
+        assert store.tags.all() == {"app": (first,), "other": (second,)}, "the old ones"
+        (place / "filler").unlink()
+        store.tags.remove("other")
+        assert collect(store, leads_to()) == Collected(1, 100_000)
+        assert files(store) == {"tags.json", f"sha256/{first.hex}"}
 
 
 def fill(place: Path) -> None:
-    with (place / "filler").open("wb", buffering=0) as file:
+    with (place / "filler").open("ab", buffering=0) as file:
         for size in (65536, 512, 1):
             try:
                 while True:
@@ -268,9 +282,9 @@ def fill(place: Path) -> None:
 
 @contextmanager
 def small_disk(place: Path) -> Iterator[Path]:
-    """A disk of 1 MiB."""
+    """A disk of 4 MiB."""
     place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
     if os.geteuid() or subprocess.run(command, check=False, capture_output=True).returncode:
         pytest.skip("mounting needs root")
     try:
