@@ -152,3 +152,29 @@ async def test_no_topic_makes_a_message_come_back(
     assert {event.data for event in component.events} <= {b"first", b"last"}
     where = f"spin.toml: component.c.tool.edge.trigger.t.{next(iter(options))}"
     assert f'{where}: "{refused}" would come back' in caplog.text
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+@pytest.mark.parametrize("reply", [b"", b"r" * 5000])
+async def test_what_the_broker_finds_too_large_is_told_at_least(
+    tmp_path: Path, protocol: str, reply: bytes
+) -> None:
+    status = Status.DONE if reply else Status.REJECTED
+    component = Component(lambda _event: Outcome(status, "no", reply=reply))
+    taken = subscription(component, reply_topic="out", dead_letter="dead")
+    quick: dict[str, Any] = {"protocol": protocol, "reconnect_max": 0.05}
+    with mosquitto(tmp_path / "broker", "max_packet_size 4000") as broker:
+        async with service(broker.url, taken, **quick), Peer(broker.port) as peer:
+            await peer.subscribe("dead")
+            await peer.publish("in/a", b"x" if reply else b"\xff" * 3900)
+            letter = await peer.get()
+    if protocol == "5":
+        assert letter.properties is not None
+        told = dict(vars(letter.properties)["UserProperty"])
+        assert letter.payload == (b"x" if reply else b"")
+    else:
+        told = json.loads(letter.payload)
+        assert told["data"] == ("x" if reply else "")
+    assert told["topic"] == "in/a"
+    wanted = "its reply to out was not taken" if reply else "no; its payload was too large"
+    assert told["reason"].startswith(wanted)

@@ -25,6 +25,8 @@ _LAST_PAUSE = 10.0
 # The same while the node has no room.
 _FIRST_BUSY = 0.02
 _LAST_BUSY = 1.0
+# MQTT's reason code for a packet that the broker does not take.
+_TOO_LARGE = 0x95
 
 
 class Host(Protocol):
@@ -46,9 +48,12 @@ class Host(Protocol):
 
 
 class Publication:
-    """A reply or a dead letter on its way. `plain`: its payload where there are no properties."""
+    """A reply or a dead letter on its way. `plain`: its payload where there are no properties.
 
-    __slots__ = ("_plain", "payload", "properties", "qos", "topic")
+    `dead`: a dead letter, which may shrink to what is told of its message.
+    """
+
+    __slots__ = ("_plain", "dead", "payload", "properties", "qos", "topic")
 
     def __init__(
         self,
@@ -57,7 +62,10 @@ class Publication:
         qos: int,
         properties: MessageProperties,
         plain: Callable[[], bytes] | None = None,
+        *,
+        dead: bool = False,
     ) -> None:
+        self.dead = dead
         self.topic = topic
         self.payload = payload
         self.qos = qos
@@ -102,6 +110,7 @@ class Run:
         "_began",
         "_busy",
         "_key",
+        "_reason",
         "_reply_topic",
         "_timer",
         "delivery",
@@ -119,6 +128,7 @@ class Run:
         self._busy = 0
         self._began = 0.0
         self._key: str | None = None
+        self._reason = ""
         self._reply_topic: str | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -176,9 +186,21 @@ class Run:
         if error is not None and error.reason == "full":
             self._later(random.uniform(0, _LAST_BUSY), self.send)  # noqa: S311
             return
-        if error is not None:
-            _log.error("%s: not published to %s: %s", self, self.publication.topic, error.message)
-        self.publication = None
+        publication, self.publication = self.publication, None
+        if error is None:
+            self._finish()
+        elif publication.dead:
+            self._not_told(publication, error)
+        else:
+            self._dead(f"its reply to {publication.topic} was not taken: {error.message}")
+
+    def _not_told(self, publication: Publication, error: BrokerError) -> None:
+        """The broker does not take the dead letter."""
+        # What it says of a size, or nothing: then it may take less.
+        if publication.payload and error.code in (0, _TOO_LARGE):
+            self._bury(publication.topic, f"{self._reason}; its payload was too large to publish")
+            return
+        _log.error("%s: not published to %s: %s", self, publication.topic, error.message)
         self._finish()
 
     def __str__(self) -> str:
@@ -266,13 +288,21 @@ class Run:
         if not topic:
             self._finish()
             return
+        self._reason = reason
+        self._bury(topic, reason, message)
+
+    def _bury(self, topic: str, reason: str, message: Message | None = None) -> None:
+        """Publishes the dead letter, without `message` only what is told of it."""
         told, event = self._told(reason), self.delivery.event
+        qos = self.delivery.message.qos
+        message = message or Message(self.delivery.message.topic, b"")
         self.publication = Publication(
             topic,
             message.payload,
-            message.qos,
+            qos,
             deadletter.properties(message, told),
             lambda: deadletter.structured(message, event, told),
+            dead=True,
         )
         self.send()
 
