@@ -26,6 +26,9 @@ _WAITING_MAX = 32 << 20
 # Seconds that threads get to end with the node; one that hangs on its disk ends with the process.
 _CLOSE = 10.0
 
+# Seconds in which another process that opens or closes the same file is done with it.
+_OPEN_SECONDS = 5.0
+
 _NAME_MAX = 120
 
 # Seconds after which the same trouble with a file is worth another line in the log.
@@ -154,7 +157,7 @@ def open_file(path: Path, max_bytes: int, *, cached_statements: int = 64) -> sql
     )  # fmt: skip
     try:
         for statement in filter(None, map(str.strip, _SETTINGS.split(";"))):
-            connection.execute(statement).fetchall()
+            _settle(connection, statement)
         connection.execute(f"PRAGMA hard_heap_limit = {_HEAP}").fetchall()
         (size,) = connection.execute("PRAGMA page_size").fetchone()
         connection.execute(f"PRAGMA max_page_count = {max(16, max_bytes // size)}").fetchall()
@@ -163,6 +166,19 @@ def open_file(path: Path, max_bytes: int, *, cached_statements: int = 64) -> sql
         connection.close()
         raise
     return connection
+
+
+def _settle(connection: sqlite3.Connection, statement: str) -> None:
+    """SQLite does not wait for whoever opens or closes the file at the same moment."""
+    deadline = time.monotonic() + _OPEN_SECONDS
+    while True:
+        try:
+            connection.execute(statement).fetchall()
+            return
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def explain(error: BaseException) -> str:
