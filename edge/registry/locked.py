@@ -324,8 +324,10 @@ def _content(table: Table, inline: dict[Digest, bytes]) -> str:
 
 
 def _base64(text: str) -> bytes:
+    """With or without padding: Spin writes none."""
+    padded = text if text.endswith("=") else text + "=" * (-len(text) % 4)
     try:
-        return binascii.a2b_base64(text.encode(), strict_mode=True)
+        return binascii.a2b_base64(padded.encode(), strict_mode=True)
     except binascii.Error as error:
         raise ValueError(f"is not base64: {error}") from None
 

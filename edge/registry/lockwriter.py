@@ -189,7 +189,8 @@ def _content(digest: str, inline: Mapping[Digest, bytes]) -> _Raw:
 
 
 def _base64(data: bytes) -> str:
-    return b64encode(data).decode()
+    """Without padding: Spin reads no other."""
+    return b64encode(data).decode().rstrip("=")
 
 
 # Our options

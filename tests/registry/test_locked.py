@@ -173,6 +173,15 @@ def test_content_by_digest_and_inline() -> None:
     )
 
 
+@pytest.mark.parametrize("data", [b"", b"1", b"12", b"123", b"1234"])
+def test_inline_content_with_padding_and_without(data: bytes) -> None:
+    text = base64.b64encode(data).decode()
+    for inline in {text, text.rstrip("=")}:
+        files = [{"path": "a", "inline": inline, "digest": str(Digest.of(data))}]
+        one = {**document()["components"][0], "files": files}
+        assert read(document(components=[one])).inline == {Digest.of(data): data}
+
+
 def test_what_is_null_is_not_there() -> None:
     config = {"component": "four", "route": "/", "executor": None, "static_response": None}
     found = read(changed("triggers.0.trigger_config", config))
