@@ -204,8 +204,12 @@ _MQTT_RANGES = (
     ("keepalive", 5, 65535),
     ("session_expiry", 0, 0xFFFF_FFFE),
     ("share_expiry", 0, 0xFFFF_FFFE),
+    ("will_delay", 0, 0xFFFF_FFFE),
     ("receive_maximum", 1, 4096),
     ("max_packet", 1024, 268_435_455),
+    ("connect_timeout", 0.1, 3600),
+    ("confirm_timeout", 0.1, 3600),
+    ("reconnect_max", 0.01, 86_400),
 )
 
 

@@ -177,6 +177,9 @@ async def test_the_password_is_read_from_its_file_for_each_connection(
         ({"url": "mqtt://x/path"}, "mqtt.url: a path is for ws:// and wss:// only"),
         ({"protocol": "3.1"}, 'mqtt.protocol: must be "5" or "3.1.1", not "3.1"'),
         ({"max_packet": 1}, "mqtt.max_packet: must be between 1024 and 268435455"),
+        ({"reconnect_max": 0}, "mqtt.reconnect_max: must be between 0.01 and 86400"),
+        ({"status_topic": "edge/+"}, 'mqtt.status_topic: "edge/+" has a wildcard'),
+        ({"client_id": "a#"}, 'mqtt.status_topic: "edge/a#/status" has a wildcard'),
     ],
 )
 async def test_mistakes_in_the_settings_name_their_key(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -113,6 +114,9 @@ def explained(exc: BaseException, options: BrokerOptions, timeout: float) -> Bro
         return _tls_error(exc, options)
     if isinstance(exc, OSError):
         return BrokerError(f"{where}: {system_text(exc)}", "unreachable")
+    if isinstance(exc, struct.error):  # paho packs texts without looking at their length
+        text = "a name or a password has more than 65535 bytes"
+        return BrokerError(f"{where}: {text}", "refused")
     return None
 
 

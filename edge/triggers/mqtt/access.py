@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from edge.application.topics import check_topic
 from edge.config import Mqtt, parse_mqtt_url
 from edge.errors import ConfigError
 from edge.spin.broker import BrokerOptions, Will
@@ -40,7 +41,7 @@ class Access:
         """Reads certificates and the password: blocks. Raises ConfigError."""
         settings = self.settings
         endpoint, given = parse_mqtt_url(settings.url)
-        topic = self.status_topic if role == "main" else ""
+        topic = self._checked_status_topic() if role == "main" else ""
         delay = min(settings.will_delay, settings.session_expiry)
         expiry = {"main": settings.session_expiry, "share": settings.share_expiry}.get(role, 0)
         return BrokerOptions(
@@ -62,6 +63,13 @@ class Access:
             in_flight=settings.receive_maximum,
             confirm_timeout=settings.confirm_timeout,
         )
+
+    def _checked_status_topic(self) -> str:
+        topic = self.status_topic
+        try:
+            return topic and check_topic(topic)
+        except ValueError as exc:
+            raise ConfigError(f"mqtt.status_topic: {exc}") from None
 
     def _tls(self) -> ssl.SSLContext:
         settings = self.settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -63,12 +64,13 @@ class MqttService:
         outlet, self._outlet = self._outlet, None
         for link, _ in links.values():
             await link.leave()
-        for link, task in links.values():
-            await _cancel(task)
-            await link.close()
-        if outlet is not None:
-            await outlet[0].leave()
-            await _cancel(outlet[1])
+        async with AsyncExitStack() as stack:  # whatever one of them raises, all are closed
+            if outlet is not None:
+                stack.push_async_callback(_cancel, outlet[1])
+                stack.push_async_callback(outlet[0].leave)
+            for link, task in links.values():
+                stack.push_async_callback(link.close)
+                stack.push_async_callback(_cancel, task)
 
     async def update(self, subscriptions: Sequence[Subscription]) -> None:
         """From now on these are served. Messages under way are finished by what they began with."""
