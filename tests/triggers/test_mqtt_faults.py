@@ -13,6 +13,7 @@ from mqtt_lab import Component, Mosquitto, Peer, Proxy, mosquitto, proxied, serv
 
 from edge.invocation.event import DONE, Outcome, Status
 from edge.triggers.mqtt import MqttService
+from edge.triggers.mqtt.run import shown
 from edge.triggers.mqtt.state import Session, State
 
 
@@ -178,3 +179,31 @@ async def test_what_the_broker_finds_too_large_is_told_at_least(
     assert told["topic"] == "in/a"
     wanted = "its reply to out was not taken" if reply else "no; its payload was too large"
     assert told["reason"].startswith(wanted)
+
+
+async def test_what_expires_while_the_node_has_no_room_does_not_run(broker: Mosquitto) -> None:
+    room = asyncio.Event()
+    component = Component(lambda _event: DONE if room.is_set() else Outcome(Status.BUSY))
+    taken = subscription(component, dead_letter="dead")
+    async with service(broker.url, taken), Peer(broker.port) as peer:
+        await peer.subscribe("dead")
+        await peer.publish("in/a", b"old", MessageExpiryInterval=1)
+        letter = await peer.get()
+        room.set()
+        assert (letter.payload, letter.topic) == (b"old", "dead")
+        await peer.publish("in/a", b"new")
+        while b"new" not in {event.data for event in component.events}:
+            await component.seen(len(component.events) + 1)
+
+
+def test_no_topic_ends_a_line_of_the_log() -> None:
+    assert shown("a/\nERROR x") == "'a/\\nERROR x'"
+    assert shown("a/é" * 100) == ("a/é" * 100)[:80]
+
+
+def test_a_state_that_can_not_be_read_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "mqtt.json").write_text('{"client_id": 1')
+    assert State.load(tmp_path / "mqtt.json").sessions == {}
+    assert "mqtt.json: not readable: the sessions it named are left" in caplog.text

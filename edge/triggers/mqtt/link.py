@@ -13,7 +13,7 @@ from edge.triggers.mqtt import events
 from edge.triggers.mqtt.access import OFFLINE, ONLINE, Access, Role
 from edge.triggers.mqtt.connector import Connector
 from edge.triggers.mqtt.outlet import Outlet
-from edge.triggers.mqtt.run import Delivery, Publication, Run
+from edge.triggers.mqtt.run import Delivery, Publication, Run, shown
 from edge.triggers.mqtt.state import Session, State
 from edge.triggers.mqtt.table import Table
 from edge.triggers.mqtt.window import Window
@@ -193,7 +193,7 @@ class Link:
         """It never was in memory; what remains is to say so, once, and to be rid of it."""
         limit = self._access.settings.max_packet
         reason = f"{refused.size} bytes, mqtt.max_packet allows {limit}"
-        _log.error("%s: message on %s refused: %s", self._where, refused.topic[:80], reason)
+        _log.error("%s: message on %s refused: %s", self._where, shown(refused.topic), reason)
         self._opened(refused.connection)
         if self._draining:
             return

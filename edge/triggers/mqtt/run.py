@@ -14,7 +14,7 @@ from edge.spin.broker import BrokerError, Message, MessageProperties
 from edge.triggers.mqtt import deadletter
 from edge.triggers.mqtt.target import Target
 
-__all__ = ["Delivery", "Host", "Publication", "Run"]
+__all__ = ["Delivery", "Host", "Publication", "Run", "shown"]
 
 _log = logging.getLogger("edge.mqtt")
 
@@ -232,6 +232,8 @@ class Run:
                 self._finish()
             else:
                 self._reply(self._reply_topic, outcome.reply, outcome.content_type)
+        elif outcome.status is Status.BUSY and self.delivery.expired:
+            self._dead("expired while the node had no room")
         elif outcome.status is Status.BUSY:
             self._busy += 1
             pause = _jittered(_FIRST_BUSY, _LAST_BUSY, self._busy)
@@ -281,7 +283,7 @@ class Run:
         _log.error(
             "%s on %s: %s; %s",
             self,
-            message.topic,
+            shown(message.topic),
             reason,
             f"published to {topic}" if topic else "dropped",
         )
@@ -347,3 +349,9 @@ class Run:
 
 def _jittered(first: float, last: float, number: int) -> float:
     return random.uniform(0, min(last, first * 2 ** min(number - 1, 16)))  # noqa: S311
+
+
+def shown(topic: str) -> str:
+    """For the log, whose lines no stranger ends: MQTT allows control characters."""
+    short = topic[:80]
+    return short if short.isprintable() else ascii(short)

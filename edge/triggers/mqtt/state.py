@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import secrets
 import threading
@@ -13,6 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 __all__ = ["Session", "State"]
+
+_log = logging.getLogger("edge.mqtt")
 
 
 @dataclass(slots=True)
@@ -51,6 +54,7 @@ class State:
             }
             return cls(file, str(content["client_id"]), sessions)
         except (ValueError, KeyError, TypeError, AttributeError):
+            _log.error("%s: not readable: the sessions it named are left to the broker", file)
             return cls(file)
 
     async def save(self) -> None:
