@@ -63,7 +63,7 @@ def _trigger(application: Application, declared: TriggerDeclaration, where: Wher
     if isinstance(schedule, cron.Every):
         for key in ("time_zone", "missed"):
             if key in given:
-                hint = "write the times as a cron expression"
+                hint = "leave it out, or write the times as a cron expression"
                 raise place.key(key).error("@every follows no clock on a wall", hint)
     return CronTrigger(
         id=declared.id,

@@ -91,10 +91,10 @@ def main() -> int:
     try:
         return asyncio.run(_serve(int(sys.argv[1])))
     except ImportError as exc:
-        hint = "pip install 'edge[broker]', or name a broker: --mqtt mqtt://HOST"
+        hint = "pip install '.[broker]' where edge's sources are, or name a broker: --mqtt mqtt://HOST"
         _say({"error": f"{exc.name} is not installed", "hint": hint})
     except OSError as exc:
-        hint = "another program listens there; take port 0 for a free one, or that broker's URL"
+        hint = "another program listens there: use it with --mqtt URL, or take --mqtt embedded:PORT"
         reason = os.strerror(exc.errno) if exc.errno is not None else str(exc)
         _say({"error": f"{HOST}:{sys.argv[1]}: {reason.lower()}", "hint": hint})
     return 1

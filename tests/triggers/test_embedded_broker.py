@@ -89,7 +89,7 @@ async def test_a_missing_extra_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path
     with pytest.raises(EdgeError, match="amqtt is not installed") as caught:
         async with embedded_broker():
             pytest.fail("a broker out of nothing")
-    assert "edge[broker]" in str(caught.value.hint)
+    assert "[broker]" in str(caught.value.hint)
 
 
 def children() -> list[int]:
