@@ -91,7 +91,7 @@ def main() -> int:
     try:
         return asyncio.run(_serve(int(sys.argv[1])))
     except ImportError as exc:
-        hint = "pip install '.[broker]' where edge's sources are, or name a broker: --mqtt mqtt://HOST"
+        hint = "pip install '.[broker]' beside edge's README, or name one: --mqtt mqtt://HOST"
         _say({"error": f"{exc.name} is not installed", "hint": hint})
     except OSError as exc:
         hint = "another program listens there: use it with --mqtt URL, or take --mqtt embedded:PORT"
