@@ -183,7 +183,7 @@ def test_check_tells_what_would_be_served(guest: Guest, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     found = json.loads(done.stdout)
     assert found["events"] == ["timer pulse for tick"]
-    assert found["notes"] == ["triggers that this version does not run: sqs"]
+    assert found["notes"] == ["[[trigger.sqs]]: not a trigger that this version runs"]
 
 
 # --- MQTT -----------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 
 from edge import config
 from edge.application.channels import read_redis
+from edge.application.fields import did_you_mean
 from edge.application.messages import DeclaredBroker, read_broker, read_mqtt
 from edge.application.model import Application
 from edge.application.timers import read_cron
@@ -171,7 +172,13 @@ def type_notes(application: Application) -> list[str]:
             f"{application.name}: has no trigger that this version runs",
             hint=f"it runs {', '.join(('http', *_TYPES))}",
         )
-    return [f"triggers that this version does not run: {', '.join(left_out)}"] if left_out else []
+    return [_unknown(type) for type in left_out]
+
+
+def _unknown(type: str) -> str:
+    meant = did_you_mean(type, ("http", *_TYPES))
+    note = f"[[trigger.{type}]]: not a trigger that this version runs"
+    return f"{note} ({meant})" if meant else note
 
 
 def show_triggers(triggers: Mapping[Kind, Declared]) -> list[str]:
