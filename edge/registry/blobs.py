@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -116,6 +116,7 @@ class Upload:
         self._transport, self._reference, self._descriptor = transport, reference, descriptor
         self._source, self._mount_from, self._sent = source, mount_from, sent
         self._counted = 0
+        self._bodies: list[AsyncGenerator[bytes, None]] = []
 
     async def attempt(self) -> None:
         location = await self._begin()
@@ -137,8 +138,20 @@ class Upload:
             },
             body=self._body,
         )
-        async with self._transport.send(exchange) as response:
-            await expect(exchange, response, 201)
+        try:
+            async with self._transport.send(exchange) as response:
+                await expect(exchange, response, 201)
+        finally:
+            await self._close_bodies()
+
+    async def _close_bodies(self) -> None:
+        """A registry that answers early leaves a body half read."""
+        bodies, self._bodies = self._bodies, []
+        for body in bodies:
+            try:
+                await body.aclose()
+            except RuntimeError:  # aiohttp is at its last piece: it closes what it reads
+                continue
 
     async def _begin(self) -> str | None:
         """Where to upload to; None if the blob was mounted and is there."""
@@ -155,7 +168,11 @@ class Upload:
                 return str(response.url.join(URL(location, encoded=True)))
         raise Refused(f"{self._reference}: the registry does not say where to upload to")
 
-    async def _body(self) -> AsyncIterator[bytes]:
+    def _body(self) -> AsyncIterator[bytes]:
+        self._bodies.append(body := self._pieces())
+        return body
+
+    async def _pieces(self) -> AsyncGenerator[bytes, None]:
         self._sent(-self._counted)
         self._counted = 0
         with self._source.open("rb") as file:
@@ -171,5 +188,11 @@ async def in_thread(call: Callable[..., T], *arguments: Any) -> T:
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        await asyncio.wait((future,))
+        while not future.done():
+            try:
+                await asyncio.wait((future,))
+            except asyncio.CancelledError:
+                continue  # it was said before
+        if not future.cancelled():
+            future.exception()  # nobody else asks
         raise

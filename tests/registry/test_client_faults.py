@@ -29,7 +29,7 @@ from edge.registry.reference import Reference
 from edge.registry.store import ContentStore
 
 # Waits for little, tries often.
-QUICK = Patience(total=20, attempts=4, first=0.01, silence=0.5, exchange=5)
+QUICK = Patience(total=20, attempts=4, first=0.01, silence=1, exchange=10)
 
 LAYER = bytes(range(256)) * 4096  # 1 MiB
 DESCRIPTOR = Descriptor("application/wasm", Digest.of(LAYER), len(LAYER))
