@@ -9,10 +9,10 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from edge.cli import check, up
+from edge.cli import check, pull, push, up
 from edge.errors import EdgeError
 
-_VERBS = (up, check)
+_VERBS = (up, check, push, pull)
 
 _EPILOG = """\
 examples:
@@ -21,6 +21,8 @@ examples:
   edge up app.wasm --listen :8080      serve a component, or a WASI command by Wagi
   edge up tool.wasm --once -- -v x     run a WASI command here, with these arguments
   edge check examples/hello            validate without starting
+  edge push examples/hello REF         put it into a registry; REF like registry.example/hello:1.0
+  edge up REF                          run what a registry has
 """
 
 

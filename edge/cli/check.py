@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.application import templates
+from edge.cli import remote
 from edge.cli.common import Verbs, application_arguments, runtime_config, state_dir, variables
 from edge.engine.guest import named_plan
 from edge.engine.host import Interfaces
@@ -18,8 +19,6 @@ from edge.invocation.application import entry
 from edge.invocation.handlers import event_entry
 from edge.node import EXPORTS, allowed_hosts, interfaces
 from edge.node.services import read_triggers, show_triggers, trigger_notes, type_notes
-from edge.registry import local
-from edge.registry.download import download
 from edge.spin.platform import Stores
 
 
@@ -31,6 +30,7 @@ def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
         description="Reads the manifest, the files and every component; starts nothing.",
     )
     application_arguments(parser)
+    remote.registry_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print what was found as JSON")
     parser.set_defaults(run=run)
 
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
 async def _check(options: argparse.Namespace) -> dict[str, Any]:
     runtime = runtime_config(options)
     state = state_dir(options, runtime)
-    loaded = await local.load(options.app, state_dir=state, fetch=download)
+    loaded = await remote.load(options.app, options, state)
     application = loaded.application
     values = templates.resolve(application.variables, variables(options, runtime, application))
     triggers = read_triggers(application, values)

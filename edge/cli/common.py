@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from edge.application.model import Application
 from edge.errors import ConfigError, EdgeError
+from edge.registry.reference import Reference, looks_like_reference
 from edge.spin.runtime_config import RuntimeConfig, load
 
 T = TypeVar("T")
@@ -40,10 +41,11 @@ def application_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "app",
         nargs="?",
-        type=Path,
+        type=argument(_application),
         default=Path(),
         metavar="APP",
-        help="a directory with a spin.toml, a spin.toml, or a .wasm file (default: this directory)",
+        help="a directory with a spin.toml, a spin.toml, a .wasm file, or what a registry has,"
+        " like registry.example/team/app:1.0 (default: this directory)",
     )
     parser.add_argument(
         "--variable",
@@ -68,6 +70,13 @@ def application_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _application(text: str) -> Path | Reference:
+    path = Path(text)
+    if path.exists() or not looks_like_reference(text):
+        return path
+    return Reference.parse(text)
+
+
 def runtime_config(options: argparse.Namespace) -> RuntimeConfig:
     """What the file says that was named; without one, the defaults. Raises ConfigError."""
     path = options.runtime_config_file
@@ -75,12 +84,16 @@ def runtime_config(options: argparse.Namespace) -> RuntimeConfig:
 
 
 def state_dir(options: argparse.Namespace, runtime: RuntimeConfig) -> Path:
-    """The directory asked for, or `.edge` beside the application."""
+    """The directory asked for, or `.edge` beside the application; in the working directory for one
+    of a registry.
+    """
     if options.state_dir is not None:
         return Path(options.state_dir)
     if runtime.state_dir is not None:
         return runtime.state_dir
-    app: Path = options.app
+    app: Path | Reference = options.app
+    if isinstance(app, Reference):
+        return Path(".edge")
     return (app if app.is_dir() else app.parent) / ".edge"
 
 

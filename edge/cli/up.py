@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edge.application import units
-from edge.cli import mqtt, once
+from edge.cli import mqtt, once, remote
 from edge.cli.common import (
     Verbs,
     application_arguments,
@@ -36,7 +36,7 @@ from edge.invocation.application import LiveApplication
 from edge.node import Node, open_node
 from edge.node.services import Settings, type_notes
 from edge.registry import local
-from edge.registry.download import download
+from edge.registry.reference import Reference
 from edge.spin.platform import Stores
 from edge.spin.runtime_config import RuntimeConfig
 
@@ -79,10 +79,13 @@ def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve HTTPS; PEM")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's key; PEM")
     mqtt.add_arguments(parser)
+    remote.registry_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.watch and isinstance(options.app, Reference):
+        raise ConfigError("--watch: looks at files, not at a registry")
     _allow_many_connections()
     try:
         return asyncio.run(_once(options) if options.once else _up(options))
@@ -145,7 +148,7 @@ class _Setting:
         return open_node(code_dir(options), limits, stores=stores, blocked=self.runtime.blocked)
 
     async def load(self) -> local.LocalApplication:
-        return await local.load(self.options.app, state_dir=self.state_dir, fetch=download)
+        return await remote.load(self.options.app, self.options, self.state_dir)
 
 
 @dataclass(frozen=True, slots=True)
