@@ -84,7 +84,7 @@ class Node:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(60)
+            return self.process.wait(150)
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()
