@@ -60,6 +60,8 @@ async def test_increments_under_cuts_are_what_was_acknowledged_or_tried(server: 
         group.create_task(cutter())
         for number in range(20):
             group.create_task(guest(f"k{number % 4}"))
+    with contextlib.suppress(KeyValueError):
+        await store.get("k0")  # of the connection that was cut last
     for key in tried:
         final = int(await store.get(key) or 0)
         assert acknowledged[key] <= final <= tried[key]
