@@ -117,6 +117,7 @@ async def misfortunes(node: Node, proxy: Proxy, broker: Mosquitto) -> AsyncItera
     """Things happen to node, connections and broker until the block is left."""
     happened: Counter[str] = Counter()
     chance = random.Random(3)
+    whole = asyncio.Lock()  # what was stopped is started again
 
     async def cut() -> None:
         proxy.cut()
@@ -137,7 +138,8 @@ async def misfortunes(node: Node, proxy: Proxy, broker: Mosquitto) -> AsyncItera
         while True:
             await asyncio.sleep(chance.uniform(PEACE / 2, PEACE * 3 / 2))
             one = kinds.pop() if kinds else chance.choice((cut, cut, restart_node, restart_broker))
-            await one()
+            async with whole:
+                await one()
             happened[one.__name__] += 1
 
     async def watch() -> None:
@@ -148,8 +150,9 @@ async def misfortunes(node: Node, proxy: Proxy, broker: Mosquitto) -> AsyncItera
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(go_on()), group.create_task(watch())]
         yield happened
-        for task in tasks:
-            task.cancel()
+        async with whole:
+            for task in tasks:
+                task.cancel()
 
 
 def texts() -> list[str]:
