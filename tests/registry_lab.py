@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 from aiohttp import web
 
 PROGRAM = shutil.which("docker-registry")
@@ -77,8 +76,7 @@ def docker_registry(
     `users`: it knows USER by PASSWORD only; `authority`: it speaks TLS, and takes tokens that are
     signed by it when `token_server` is that server's URL.
     """
-    if PROGRAM is None:
-        pytest.skip("needs the Debian package docker-registry")
+    assert PROGRAM is not None, "needs the Debian package docker-registry"
     for _ in range(5):
         port = free_port()
         config = _config(directory, port, users, authority, token_server)
@@ -137,8 +135,7 @@ def free_port() -> int:
 
 def skopeo(*arguments: str | Path) -> str:
     """What another implementation makes of it; its standard output."""
-    if SKOPEO is None:
-        pytest.skip("needs the Debian package skopeo")
+    assert SKOPEO is not None, "needs the Debian package skopeo"
     command = [SKOPEO, "--insecure-policy", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

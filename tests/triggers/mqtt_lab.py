@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
-import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -101,8 +100,7 @@ class Mosquitto:
 
 @contextlib.contextmanager
 def mosquitto(directory: Path, more: str = "", *, anonymous: bool = True) -> Iterator[Mosquitto]:
-    if not Path(MOSQUITTO).exists():
-        pytest.skip("needs mosquitto")
+    assert Path(MOSQUITTO).exists(), "needs the Debian package mosquitto"
     directory.mkdir(exist_ok=True)
     broker = Mosquitto(directory, more, anonymous)
     broker.start()
