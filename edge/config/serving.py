@@ -1,4 +1,4 @@
-"""What a node is configured with: frozen dataclasses, and the only place for their defaults."""
+"""How a node serves: HTTP, MQTT, its limits, its stores."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ __all__ = [
     "Address",
     "Http",
     "HttpSettings",
+    "KeyValue",
     "Limits",
+    "MiB",
     "Mqtt",
     "MqttEndpoint",
     "Settings",
+    "Sqlite",
+    "Stores",
     "parse_address",
     "parse_mqtt_url",
 ]

@@ -1,0 +1,53 @@
+"""What a node is configured with: frozen dataclasses, and the only place for their defaults."""
+
+from __future__ import annotations
+
+from edge.config.daemon import (
+    ApplicationEntry,
+    Daemon,
+    Fleet,
+    Mirror,
+    Mount,
+    Node,
+    Registry,
+    SignaturePolicy,
+    Sync,
+)
+from edge.config.serving import (
+    Address,
+    Http,
+    HttpSettings,
+    KeyValue,
+    Limits,
+    Mqtt,
+    MqttEndpoint,
+    Settings,
+    Sqlite,
+    Stores,
+    parse_address,
+    parse_mqtt_url,
+)
+
+__all__ = [
+    "Address",
+    "ApplicationEntry",
+    "Daemon",
+    "Fleet",
+    "Http",
+    "HttpSettings",
+    "KeyValue",
+    "Limits",
+    "Mirror",
+    "Mount",
+    "Mqtt",
+    "MqttEndpoint",
+    "Node",
+    "Registry",
+    "Settings",
+    "SignaturePolicy",
+    "Sqlite",
+    "Stores",
+    "Sync",
+    "parse_address",
+    "parse_mqtt_url",
+]

@@ -1,0 +1,1 @@
+"""Keeps what a node runs at what is wanted of it."""
