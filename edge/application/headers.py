@@ -30,12 +30,13 @@ class RequestHeaders:
     """Adds the headers of one route; what is the same for all its requests is made once.
 
     `base_path` is where the application is mounted, a path without a trailing slash or "/".
+    `base`: what was taken off the paths of its requests, "" for "/".
     """
 
-    __slots__ = ("_fixed", "_names")
+    __slots__ = ("_fixed", "_names", "base")
 
     def __init__(self, route: Route, *, base_path: str = "/") -> None:
-        base = base_path.rstrip("/")
+        self.base = base = base_path.rstrip("/")
         self._fixed = (
             (b"spin-matched-route", _encode(base + route.matched)),
             (b"spin-base-path", _encode(base_path)),

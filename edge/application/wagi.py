@@ -48,11 +48,12 @@ def environment(
     protocol: str = "HTTP/1.1",
     base_path: str = "/",
 ) -> dict[str, str]:
-    """The environment of one request. `headers` are the client's; `target` is "/path?query".
+    """The environment of one request. `headers` are the client's; `target` is "/path?query" below
+    `base_path`, where the application is mounted.
 
     A body of unknown length (`None`) leaves out CONTENT_LENGTH: the program reads to the end.
     """
-    route = match.route
+    route, base = match.route, base_path.rstrip("/")
     host, port = _host_and_port(authority, scheme)
     address = client.rpartition(":")[0].strip("[]")
     info = unquote(match.path_info)
@@ -67,7 +68,7 @@ def environment(
         "REMOTE_HOST": address,
         "REMOTE_USER": "",
         "REQUEST_METHOD": method,
-        "SCRIPT_NAME": base_path.rstrip("/") + route.matched.removesuffix("/..."),
+        "SCRIPT_NAME": base + route.matched.removesuffix("/..."),
         "SERVER_NAME": host,
         "SERVER_PORT": port,
         "SERVER_PROTOCOL": protocol,
@@ -75,8 +76,8 @@ def environment(
         "X_BASE_PATH": base_path,
         "X_CLIENT_ADDR": client,
         "X_COMPONENT_ROUTE": route.prefix,
-        "X_FULL_URL": f"{scheme}://{authority}{target}",
-        "X_MATCHED_ROUTE": base_path.rstrip("/") + route.matched,
+        "X_FULL_URL": f"{scheme}://{authority}{base}{target}",
+        "X_MATCHED_ROUTE": base + route.matched,
         "X_RAW_COMPONENT_ROUTE": route.text,
         "X_RAW_PATH_INFO": match.path_info,
     }

@@ -27,7 +27,9 @@ class Body(Source, Protocol):
 
 @dataclass(slots=True)
 class Request:
-    """A request whose head is complete. `target` is in origin form ("/path?query"), as received."""
+    """A request whose head is complete. `target` is in origin form ("/path?query"), as received
+    but for the path where its application is mounted: that belongs to its `route`.
+    """
 
     method: str
     scheme: str
@@ -45,7 +47,7 @@ class Request:
         if self.route is None:
             return self.headers
         added, match = self.route
-        url = f"{self.scheme}://{self.authority}{self.target}"
+        url = f"{self.scheme}://{self.authority}{added.base}{self.target}"
         return added.add(self.headers, match, url=url, client=self.client)
 
 
