@@ -1,7 +1,8 @@
 """Typed reading of parsed TOML and JSON: values in, dataclasses or an error with its place out.
 
 A *reader* takes a value and the place where it stands, and returns it typed or raises. Readers
-compose: `items(string)` reads a list of strings. Knows no file format and no key of ours.
+compose: `items(string)` reads a list of strings. Where a place collects mistakes, reading goes on
+after one, and what was read is not to be used. Knows no file format and no key of ours.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from edge.errors import ConfigError
@@ -43,13 +44,21 @@ class Where:
 
     file: str
     keys: str = ""
+    # Where they are collected; None: the first one ends the reading.
+    mistakes: list[ConfigError] | None = field(default=None, compare=False, repr=False)
 
     def key(self, name: str) -> Where:
         shown = name if _BARE_KEY.fullmatch(name) else json.dumps(name, ensure_ascii=False)
-        return Where(self.file, f"{self.keys}.{shown}" if self.keys else shown)
+        return replace(self, keys=f"{self.keys}.{shown}" if self.keys else shown)
 
     def item(self, index: int) -> Where:
-        return Where(self.file, f"{self.keys}[{index}]")
+        return replace(self, keys=f"{self.keys}[{index}]")
+
+    def refuse(self, error: ConfigError) -> None:
+        """Collects the mistake, or raises it."""
+        if self.mistakes is None:
+            raise error
+        self.mistakes.append(error)
 
     def error(self, message: str, hint: str | None = None) -> ConfigError:
         return ConfigError(f"{self}: {message}", hint=hint)
@@ -117,7 +126,8 @@ def items(read: Reader[T]) -> Reader[tuple[T, ...]]:
     def read_all(value: object, where: Where) -> tuple[T, ...]:
         if not isinstance(value, list):
             raise where.error(f"must be a list, not {show(value)}")
-        return tuple(read(item, where.item(index)) for index, item in enumerate(value))
+        found = (_attempt(read, item, where.item(index)) for index, item in enumerate(value))
+        return tuple(item for one in found for item in one)
 
     return read_all
 
@@ -133,9 +143,23 @@ def mapping(read: Reader[T], name: Reader[str] = string) -> Reader[dict[str, T]]
 
     def read_all(value: object, where: Where) -> dict[str, T]:
         table = raw_table(value, where)
-        return {name(key, where.key(key)): read(v, where.key(key)) for key, v in table.items()}
+        found: dict[str, T] = {}
+        for key, value in table.items():
+            place = where.key(key)
+            for checked in _attempt(name, key, place):
+                found.update((checked, one) for one in _attempt(read, value, place))
+        return found
 
     return read_all
+
+
+def _attempt(read: Reader[T], value: object, where: Where) -> tuple[T, ...]:
+    """What was read; nothing after a mistake that was collected."""
+    try:
+        return (read(value, where),)
+    except ConfigError as error:
+        where.refuse(error)
+        return ()
 
 
 def parsed(parse: Callable[[str], T]) -> Reader[T]:
@@ -161,6 +185,10 @@ def check(parse: Callable[[str], object]) -> Reader[str]:
     return read
 
 
+def _maybe(read: Reader[T]) -> Reader[T | None]:
+    return read
+
+
 class Table:
     """A table being read, as a context: leaving it complains about each key nobody asked for."""
 
@@ -175,7 +203,7 @@ class Table:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             for key in self._unknown():
-                raise self.where.key(key).error("unknown key", self._hint(key))
+                self.where.refuse(self.where.key(key).error("unknown key", self._hint(key)))
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
@@ -184,11 +212,10 @@ class Table:
         self._known.append(key)
         if key not in self._values:
             return default
-        return read(self._values[key], self.where.key(key))
+        return next(iter(_attempt(read, self._values[key], self.where.key(key))), default)
 
     def optional(self, key: str, read: Reader[T]) -> T | None:
-        self._known.append(key)
-        return read(self._values[key], self.where.key(key)) if key in self._values else None
+        return self.get(key, _maybe(read), None)
 
     def need(self, key: str, read: Reader[T]) -> T:
         self._known.append(key)
@@ -197,6 +224,14 @@ class Table:
         close = difflib.get_close_matches(key, self._unknown(), n=1)
         hint = f'"{close[0]}" is not a key here; did you mean "{key}"?' if close else None
         raise self.where.error(f'missing key "{key}"', hint)
+
+    def needed(self, key: str, read: Reader[T], instead: T) -> T:
+        """As `need`; `instead` after a mistake that was collected."""
+        try:
+            return self.need(key, read)
+        except ConfigError as error:
+            self.where.refuse(error)
+            return instead
 
     def rest(self) -> dict[str, object]:
         """What has not been asked for so far; no longer unknown."""

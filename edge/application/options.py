@@ -16,12 +16,12 @@ from edge.application.fields import (
     integer,
     items,
     mapping,
-    parsed,
+    raw_table,
     string,
 )
-from edge.application.units import duration, show_duration, show_size, size
+from edge.application.quantities import octets, seconds
 
-__all__ = ["Options", "options"]
+__all__ = ["Options", "given", "options"]
 
 MiB = 1 << 20
 # A guest's memory is counted in pages of this size.
@@ -58,32 +58,12 @@ def options(value: object, where: Where) -> Options:
     return Options(**read, triggers=triggers)  # type: ignore[arg-type]
 
 
-def _seconds(*, at_least: float, at_most: float) -> Reader[float]:
-    def read(value: object, where: Where) -> float:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            raise where.error(f'must be a duration like "30s", not {value}', f'write "{value}s"')
-        seconds = parsed(duration)(value, where)
-        if not at_least <= seconds <= at_most:
-            known = f"{show_duration(at_least)} and {show_duration(at_most)}"
-            raise where.error(f'must be between {known}, not "{value}"')
-        return seconds
-
-    return read
-
-
-def _bytes(*, at_least: int, at_most: int) -> Reader[int]:
-    def read(value: object, where: Where) -> int:
-        if isinstance(value, int) and not isinstance(value, bool):
-            raise where.error(
-                f'must be a size like "64MiB", not {value}', f'write "{show_size(value)}"'
-            )
-        number = parsed(size)(value, where)
-        if not at_least <= number <= at_most:
-            known = f"{show_size(at_least)} and {show_size(at_most)}"
-            raise where.error(f'must be between {known}, not "{value}"')
-        return number
-
-    return read
+def given(value: object, where: Where) -> dict[str, object]:
+    """Only what is written of such a table, by the names that `Options` has for it."""
+    table = raw_table(value, where)
+    read = options(value, where)
+    found = {name: getattr(read, name) for name in _READERS if name in table}
+    return found | ({"triggers": read.triggers} if "trigger" in table else {})
 
 
 def _health(value: object, where: Where) -> str | None:
@@ -102,11 +82,11 @@ def _trigger(value: object, where: Where) -> Mapping[str, object]:
 
 
 _DAY = 86400.0
-_ANY_SIZE = _bytes(at_least=0, at_most=1 << 50)
+_ANY_SIZE = octets(at_least=0, at_most=1 << 50)
 _READERS: Mapping[str, Reader[object]] = {
-    "timeout": _seconds(at_least=0.001, at_most=_DAY),
-    "queue_timeout": _seconds(at_least=0, at_most=_DAY),
-    "memory": _bytes(at_least=PAGE, at_most=MAX_MEMORY),
+    "timeout": seconds(at_least=0.001, at_most=_DAY),
+    "queue_timeout": seconds(at_least=0, at_most=_DAY),
+    "memory": octets(at_least=PAGE, at_most=MAX_MEMORY),
     "concurrency": integer(1, 65536),
     "queue": integer(0, 1 << 20),
     "reuse": integer(1, 1 << 30),
@@ -122,13 +102,13 @@ _TRIGGER_READERS: Mapping[str, Reader[object]] = {
     "share": string,
     "reply_topic": string,
     "retries": integer(0, 1000),
-    "retry_time": _seconds(at_least=0, at_most=_DAY),
+    "retry_time": seconds(at_least=0, at_most=_DAY),
     "responses": items(string),
     "dead_letter": string,
     # timers
     "time_zone": string,
     "overlap": choice("skip", "queue", "allow"),
-    "jitter": _seconds(at_least=0, at_most=_DAY),
+    "jitter": seconds(at_least=0, at_most=_DAY),
     "missed": choice("skip", "once"),
 }
 _DEFAULTS: Mapping[str, object] = {f.name: f.default for f in fields(Options)}
