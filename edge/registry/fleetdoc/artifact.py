@@ -1,0 +1,139 @@
+"""A fleet document as an OCI artifact: one layer, whose media type says what it is.
+
+artifactType, or the media type of the configuration   application/vnd.edge.fleet.v1+json
+layers[0]                                              application/vnd.edge.fleet.v1+json
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+from edge.errors import BundleError
+from edge.registry.client import RegistryClient
+from edge.registry.digest import Digest
+from edge.registry.fleetdoc import document as documents
+from edge.registry.fleetdoc.document import FLEET, MAX_DOCUMENT, Document
+from edge.registry.manifest import (
+    IMAGE_MANIFEST,
+    Descriptor,
+    Manifest,
+    read,
+)
+from edge.registry.reference import Reference
+from edge.registry.store import ContentStore
+
+__all__ = ["EMPTY", "Found", "Named", "build", "fetch", "keep", "resolve"]
+
+# The OCI image specification's configuration of what has none.
+EMPTY = "application/vnd.oci.empty.v1+json"
+_EMPTY = b"{}"
+_MAX_CONFIG = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The manifest that a reference stands for."""
+
+    manifest: Manifest
+    data: bytes
+
+    @property
+    def digest(self) -> Digest:
+        return Digest.of(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A document, and everything that it came in."""
+
+    document: Document
+    named: Named
+    config: bytes
+    layer: bytes
+
+    @property
+    def digest(self) -> Digest:
+        return self.named.digest
+
+
+def build(document: Document) -> Found:
+    """The same document always gives the same digest."""
+    layer = document.to_bytes()
+    manifest = Manifest(
+        config=Descriptor(EMPTY, Digest.of(_EMPTY), len(_EMPTY)),
+        layers=(Descriptor(FLEET, Digest.of(layer), len(layer)),),
+        artifact_type=FLEET,
+    )
+    return Found(document, Named(manifest, manifest.to_bytes()), _EMPTY, layer)
+
+
+async def resolve(
+    client: RegistryClient, reference: Reference, known: Digest | None = None
+) -> Named | None:
+    """What a reference stands for now; None if that is `known`. Anything else than a fleet document
+    is a BundleError.
+    """
+    descriptor = Descriptor(IMAGE_MANIFEST, known, 0) if known else None
+    resolved = await client.resolve(reference, descriptor)
+    if resolved.data is None or resolved.descriptor.digest == known:
+        return None
+    found = read(resolved.data, str(reference), resolved.descriptor.media_type)
+    if not isinstance(found, Manifest) or FLEET not in (
+        found.artifact_type,
+        found.config.media_type,
+    ):
+        raise BundleError(f"{reference}: is not a fleet document", hint="see `edge fleet push`")
+    return Named(found, resolved.data)
+
+
+async def fetch(client: RegistryClient, reference: Reference, named: Named) -> Found:
+    """The document of a manifest. Raises BundleError, PullError."""
+    layers = named.manifest.layers
+    if len(layers) != 1 or layers[0].media_type != FLEET:
+        raise BundleError(f"{reference}: has not one layer that is a fleet document")
+    layer = await _blob(client, reference, layers[0], MAX_DOCUMENT)
+    config = await _blob(client, reference, named.manifest.config, _MAX_CONFIG)
+    return Found(documents.read(layer, str(reference)), named, config, layer)
+
+
+def keep(store: ContentStore, reference: Reference, found: Found) -> None:
+    """Into the content store, by its reference: peers may ask for it. Blocks."""
+    manifest = found.named.manifest
+    with store.lease():
+        store.add(found.config, manifest.config.media_type)
+        store.add(found.layer, FLEET)
+        data = found.named.data
+        store.copy(io.BytesIO(data), Descriptor(manifest.media_type, found.digest, len(data)))
+        store.tags.set(str(reference), found.digest)
+
+
+async def _blob(
+    client: RegistryClient, reference: Reference, descriptor: Descriptor, limit: int
+) -> bytes:
+    if descriptor.size > limit:
+        raise BundleError(f"{reference}: {descriptor.digest} has more than {limit} bytes")
+    into = _Memory()
+    await client.pull_blob(reference, descriptor, into)
+    return bytes(into.data)
+
+
+class _Memory:
+    """A blob that is not kept before it is known to be good."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    @property
+    def written(self) -> int:
+        return len(self.data)
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+    def restart(self) -> None:
+        self.data.clear()
+
+    def commit(self, descriptor: Descriptor) -> None:
+        if (digest := Digest.of(bytes(self.data))) != descriptor.digest:
+            raise BundleError(f"blob {descriptor.digest}: its digest is {digest}")
