@@ -1,0 +1,267 @@
+"""The node API: HTTP with JSON on a UNIX socket. Routes and bodies only; what they do is `control`.
+
+What takes long answers with lines of JSON as they come: progress, and at last {"result": …} or
+{"error": …}. Such work goes on in the node when who asked goes away, but for an invocation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import logging
+import socket
+import struct
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+
+from edge.application.fields import Table, Where, boolean, items, string
+from edge.application.units import show_size
+from edge.errors import ConfigError, EdgeError
+from edge.node.control import Control
+from edge.node.entry import read_entry
+from edge.node.invoke import Call
+from edge.node.socket import unix_socket
+
+__all__ = ["Api"]
+
+# Bytes of one request's body. Data of an invocation is in memory, and in base64 here.
+_BODY_MAX = 24 << 20
+# Seconds between two signs of life of work that takes long.
+_ALIVE = 10.0
+
+_LINES = "application/x-ndjson"
+
+_log = logging.getLogger("edge.node")
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Api:
+    """Serves while entered. `group`: as for `unix_socket`."""
+
+    def __init__(self, control: Control, path: Path, group: str | None = None) -> None:
+        self._control = control
+        self._path = path
+        self._group = group
+        self._stack = AsyncExitStack()
+        self._jobs: set[asyncio.Task[Any]] = set()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            listener = stack.enter_context(unix_socket(self._path, self._group))
+            runner = web.AppRunner(
+                self._application(), access_log=None, handler_cancellation=True, shutdown_timeout=1
+            )
+            stack.push_async_callback(self._end_jobs)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            await web.SockSite(runner, listener).start()
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._stack.aclose()
+
+    def _application(self) -> web.Application:
+        application = web.Application(middlewares=[_translated], client_max_size=_BODY_MAX)
+        application.add_routes(
+            [
+                web.get("/v1/apps", self._apps),
+                web.get("/v1/status", self._status),
+                web.post("/v1/deploy", self._deploy),
+                web.post("/v1/undeploy", self._undeploy),
+                web.post("/v1/rollback", self._rollback),
+                web.post("/v1/sync", self._sync),
+                web.post("/v1/reload", self._reload),
+                web.post("/v1/invoke", self._invoke),
+            ]
+        )
+        return application
+
+    # Reading
+
+    async def _apps(self, _request: web.Request) -> web.StreamResponse:
+        return web.json_response(self._control.apps())
+
+    async def _status(self, _request: web.Request) -> web.StreamResponse:
+        return web.json_response(await self._control.status())
+
+    # Changing
+
+    async def _deploy(self, request: web.Request) -> web.StreamResponse:
+        entry = read_entry(await _json(request), Where("deploy"))
+        _told(request, f"deploy of {entry.name}")
+        return await self._long(request, self._control.deploy(entry))
+
+    async def _undeploy(self, request: web.Request) -> web.StreamResponse:
+        with Table(await _json(request), Where("undeploy")) as table:
+            name = table.need("name", string)
+            purge = table.get("purge", boolean, False)
+        _told(request, f"undeploy of {name}{' with its data' if purge else ''}")
+        return await self._long(request, self._control.undeploy(name, purge=purge))
+
+    async def _rollback(self, request: web.Request) -> web.StreamResponse:
+        with Table(await _json(request), Where("rollback")) as table:
+            name = table.need("name", string)
+        _told(request, f"rollback of {name}")
+        return await self._long(request, self._control.rollback(name))
+
+    async def _sync(self, request: web.Request) -> web.StreamResponse:
+        with Table(await _json(request), Where("sync")) as table:
+            name = table.optional("name", string)
+            retry = table.get("retry", boolean, False)
+        return await self._long(request, self._control.sync(name, retry=retry))
+
+    async def _reload(self, request: web.Request) -> web.StreamResponse:
+        _told(request, "reload")
+        return await self._long(request, self._control.reload())
+
+    async def _invoke(self, request: web.Request) -> web.StreamResponse:
+        with Table(await _json(request), Where("invoke")) as table:
+            name = table.need("name", string)
+            call = _read_call(table)
+        async with aclosing(self._control.invoke(name, call)) as parts:
+            return await _stream(request, parts)
+
+    # Work that takes long
+
+    async def _long(self, request: web.Request, work: Awaitable[Any]) -> web.StreamResponse:
+        async with aclosing(self._progress(work)) as parts:
+            return await _stream(request, parts)
+
+    async def _progress(self, work: Awaitable[Any]) -> AsyncGenerator[Mapping[str, Any], None]:
+        """Its result; until then a sign of life now and then."""
+
+        async def run() -> Any:
+            return await work
+
+        job = asyncio.get_running_loop().create_task(run(), name="node api")
+        self._jobs.add(job)
+        job.add_done_callback(self._ended)
+        while not (await asyncio.wait((job,), timeout=_ALIVE))[0]:
+            yield {"progress": None}
+        yield {"result": job.result()}
+
+    def _ended(self, job: asyncio.Task[Any]) -> None:
+        """Looks at its error, which nobody else does when who asked is gone."""
+        self._jobs.discard(job)
+        if not job.cancelled() and (error := job.exception()) is not None:
+            _log.debug("%s: %s", job.get_name(), error)
+
+    async def _end_jobs(self) -> None:
+        jobs = tuple(self._jobs)
+        for job in jobs:
+            job.cancel()
+        if jobs:
+            await asyncio.wait(jobs)
+
+
+async def _json(request: web.Request) -> object:
+    try:
+        return json.loads(await request.read() or b"{}")
+    except ValueError as exc:
+        raise ConfigError(f"the body is not JSON: {exc}") from exc
+    except web.HTTPRequestEntityTooLarge:
+        hint = "send it to the application's own address"
+        raise ConfigError(f"has more than {show_size(_BODY_MAX)}", hint=hint) from None
+
+
+def _read_call(table: Table) -> Call:
+    return Call(
+        table.get("method", string, "GET"),
+        table.get("path", string, "/"),
+        table.get("headers", items(_header), ()),
+        table.get("data", _base64, b""),
+        table.optional("component", string),
+        table.optional("trigger", string),
+        table.optional("subject", string),
+    )
+
+
+def _header(value: object, where: Where) -> tuple[str, str]:
+    pair = items(string)(value, where)
+    if len(pair) != 2:
+        raise where.error("must be a name and a value")
+    return pair[0], pair[1]
+
+
+def _base64(value: object, where: Where) -> bytes:
+    try:
+        return base64.b64decode(string(value, where), validate=True)
+    except binascii.Error as exc:
+        raise where.error(f"must be base64: {exc}") from exc
+
+
+@web.middleware
+async def _translated(request: web.Request, handler: Answer) -> web.StreamResponse:
+    """Errors as JSON."""
+    try:
+        return await handler(request)
+    except EdgeError as error:
+        status = 400 if isinstance(error, ConfigError) else 500
+        return web.json_response({"error": _error(error)}, status=status)
+    except web.HTTPException as error:
+        text = f"{request.method} {request.path}: {error.reason}"
+        return web.json_response({"error": _error(EdgeError(text))}, status=error.status)
+    except Exception:
+        return web.json_response({"error": _unexpected(request)}, status=500)
+
+
+async def _stream(
+    request: web.Request, parts: AsyncGenerator[Mapping[str, Any], None]
+) -> web.StreamResponse:
+    """Lines as they come. An error before the first of them has a status of its own."""
+    response = web.StreamResponse(headers={"content-type": _LINES})
+    try:
+        async for part in parts:
+            await _line(request, response, part)
+    except EdgeError as error:
+        if not response.prepared:
+            raise
+        await _line(request, response, {"error": _error(error)})
+    except ConnectionError:
+        return response  # who asked is gone
+    except Exception:
+        if not response.prepared:
+            raise
+        await _line(request, response, {"error": _unexpected(request)})
+    await response.write_eof()
+    return response
+
+
+async def _line(
+    request: web.Request, response: web.StreamResponse, part: Mapping[str, Any]
+) -> None:
+    if not response.prepared:
+        await response.prepare(request)
+    await response.write(json.dumps(part).encode() + b"\n")
+
+
+def _error(error: EdgeError) -> dict[str, Any]:
+    return {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
+
+
+def _unexpected(request: web.Request) -> dict[str, Any]:
+    _log.exception("%s %s failed", request.method, request.path)
+    return _error(EdgeError("the node made a mistake", hint="its log has the details"))
+
+
+def _told(request: web.Request, what: str) -> None:
+    """Whoever changes a node is in its log."""
+    connection = request.get_extra_info("socket")
+    size = struct.calcsize("3i")
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    _pid, uid, _gid = struct.unpack("3i", raw)
+    _log.info("%s, asked by user %d", what, uid)

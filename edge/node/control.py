@@ -1,0 +1,203 @@
+"""What people and tools may ask of a node that runs. Knows no HTTP: `api` carries it.
+
+What is read here comes from outside: it is checked, and a mistake names its place.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from edge import config
+from edge.application.fields import did_you_mean
+from edge.errors import ConfigError
+from edge.invocation.application import LiveApplication
+from edge.node.invoke import Call, Part, invoke
+from edge.registry.digest import Digest
+from edge.registry.sync.wanted import Source
+
+__all__ = ["AppStatus", "Control", "Facts", "Running", "Syncing"]
+
+
+class AppStatus(Protocol):
+    """How one application is doing."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def reference(self) -> str | None:
+        """Where it comes from; None: from a path of this machine."""
+
+    @property
+    def source(self) -> Source: ...
+    @property
+    def mount(self) -> config.Mount: ...
+    @property
+    def digest(self) -> Digest | None:
+        """Of the version that is live; None: none is."""
+
+    @property
+    def previous(self) -> Digest | None:
+        """Of the version that a rollback brings back."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def reason(self) -> str:
+        """Why it is not as it should be; empty when it is."""
+
+    @property
+    def since(self) -> float | None:
+        """When it came to this state: seconds since 1970."""
+
+
+class Syncing(Protocol):
+    """What keeps applications at what is wanted of them."""
+
+    def apps(self) -> Sequence[AppStatus]: ...
+
+    async def deploy(self, entry: config.ApplicationEntry) -> None:
+        """Returns when it is live. Raises EdgeError when it cannot be: nothing has changed then."""
+
+    async def undeploy(self, name: str, *, purge: bool) -> None: ...
+
+    async def rollback(self, name: str) -> None: ...
+
+    async def sync_now(self, name: str | None, *, retry: bool) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a node says of itself. Moments are seconds since 1970; sizes are bytes."""
+
+    listening: tuple[str, ...] = ()  # URLs
+    mirror: tuple[str, ...] = ()  # URLs
+    last_sync: float | None = None
+    generation: int | None = None  # of the fleet document
+    stored: int | None = None  # in the content store
+    notes: tuple[str, ...] = ()  # what its operator should know
+
+
+class Running(Protocol):
+    """The daemon, as far as it is controlled from outside."""
+
+    @property
+    def settings(self) -> config.Daemon: ...
+
+    @property
+    def sync(self) -> Syncing: ...
+
+    def live(self, name: str) -> LiveApplication | None:
+        """The version that serves now."""
+
+    async def facts(self) -> Facts: ...
+
+    async def reload(self) -> Sequence[str]:
+        """Reads the configuration again; what its operator should know. Raises ConfigError when it
+        is wrong: the old one goes on then.
+        """
+
+
+class Control:
+    """The operations of the node API. What they return is JSON."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self._begun = time.monotonic()
+
+    def apps(self) -> list[dict[str, Any]]:
+        return [_app(status) for status in self._running.sync.apps()]
+
+    async def status(self) -> dict[str, Any]:
+        settings, facts = self._running.settings, await self._running.facts()
+        states = Counter(status.state for status in self._running.sync.apps())
+        return {
+            "name": settings.node.name,
+            "labels": dict(settings.node.labels),
+            "version": importlib.metadata.version("edge"),
+            "uptime": round(time.monotonic() - self._begun, 3),
+            "state_dir": str(settings.node.state_dir),
+            "listening": facts.listening,
+            "mirror": facts.mirror,
+            "applications": dict(sorted(states.items())),
+            "last_sync": _moment(facts.last_sync),
+            "generation": facts.generation,
+            "store": {"used": facts.stored, "quota": settings.quota},
+            "notes": facts.notes,
+        }
+
+    async def deploy(self, entry: config.ApplicationEntry) -> dict[str, Any]:
+        await self._running.sync.deploy(entry)
+        return self._one(entry.name)
+
+    async def undeploy(self, name: str, *, purge: bool) -> None:
+        self._known(name)
+        await self._running.sync.undeploy(name, purge=purge)
+
+    async def rollback(self, name: str) -> dict[str, Any]:
+        self._known(name)
+        await self._running.sync.rollback(name)
+        return self._one(name)
+
+    async def sync(self, name: str | None, *, retry: bool) -> list[dict[str, Any]]:
+        """Looks at one application's reference, or at everything; how all of them are then."""
+        if name is not None:
+            self._known(name)
+        await self._running.sync.sync_now(name, retry=retry)
+        return self.apps() if name is None else [self._one(name)]
+
+    async def reload(self) -> list[str]:
+        return list(await self._running.reload())
+
+    async def invoke(self, name: str, call: Call) -> AsyncGenerator[Part, None]:
+        """Runs one component now; what it answers, as it comes."""
+        status = self._known(name)
+        live = self._running.live(name)
+        if live is None:
+            why = f": {status.reason}" if status.reason else ""
+            raise ConfigError(f"application {name}: is {status.state}, not live{why}")
+        async with aclosing(invoke(live, call, status.mount)) as parts:
+            async for part in parts:
+                yield part
+
+    def _one(self, name: str) -> dict[str, Any]:
+        return _app(self._known(name))
+
+    def _known(self, name: str) -> AppStatus:
+        known = {status.name: status for status in self._running.sync.apps()}
+        if name not in known:
+            hint = did_you_mean(name, known) or "`edge apps` lists what this node has"
+            raise ConfigError(f"application {name}: is not on this node", hint=hint)
+        return known[name]
+
+
+def _app(status: AppStatus) -> dict[str, Any]:
+    return {
+        "name": status.name,
+        "mount": {"path": status.mount.path, "host": status.mount.host},
+        "state": status.state,
+        "reason": status.reason,
+        "since": _moment(status.since),
+        "source": status.source,
+        "reference": status.reference,
+        "digest": _text(status.digest),
+        "previous": _text(status.previous),
+    }
+
+
+def _text(digest: Digest | None) -> str | None:
+    return None if digest is None else str(digest)
+
+
+def _moment(seconds: float | None) -> str | None:
+    """As RFC 3339 has it."""
+    if seconds is None:
+        return None
+    moment = datetime.datetime.fromtimestamp(int(seconds), datetime.UTC)
+    return moment.isoformat().replace("+00:00", "Z")
