@@ -16,11 +16,23 @@ from pathlib import Path
 from edge.application.units import show_size
 from edge.errors import EdgeError
 
-__all__ = ["NO_ROOM", "allocate", "exclusive", "explained", "leased", "sync_directory"]
+__all__ = [
+    "NO_ROOM",
+    "NoRoom",
+    "allocate",
+    "exclusive",
+    "explained",
+    "leased",
+    "sync_directory",
+]
 
 NO_ROOM = "remove applications, or give the state directory more room"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class NoRoom(EdgeError):
+    """The disk is full, or the quota is: a collection may help."""
 
 
 @contextmanager
@@ -91,7 +103,7 @@ def explained(directory: Path, size: int | None = None) -> Iterator[None]:
             raise
         free = shutil.disk_usage(directory).free
         wanted = "no room" if size is None else f"no room for {show_size(size)}"
-        raise EdgeError(
+        raise NoRoom(
             f"{directory}: {wanted}: {error.strerror}, {show_size(free)} are free",
             hint=NO_ROOM,
         ) from error

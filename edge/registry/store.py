@@ -26,10 +26,10 @@ from typing import IO
 
 from edge.application.fields import Reader, Table, Where, integer, mapping, parsed
 from edge.application.units import show_size
-from edge.errors import BundleError, EdgeError
+from edge.errors import BundleError
 from edge.registry.atomic import write_file
 from edge.registry.digest import Digest
-from edge.registry.disk import NO_ROOM, allocate, explained, leased, sync_directory
+from edge.registry.disk import NO_ROOM, NoRoom, allocate, explained, leased, sync_directory
 from edge.registry.manifest import Descriptor, read_json
 from edge.registry.tags import Tags
 
@@ -286,7 +286,7 @@ class _Usage:
             self._used = sum(_sizes(self._directory))
             self._counted = time.monotonic()
         if self._used + size > self._quota:
-            raise EdgeError(
+            raise NoRoom(
                 f"{self._directory}: {show_size(size)} more would be beyond its quota: "
                 f"{show_size(self._used)} of {show_size(self._quota)} are used",
                 hint=NO_ROOM,

@@ -1,0 +1,121 @@
+"""What the mirror answers: errors as the distribution specification writes them, and bodies that
+do not wait for ever for who reads them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import TypeVar
+
+from aiohttp import web
+
+from edge.errors import BundleError, EdgeError
+from edge.registry.disk import NoRoom
+
+__all__ = ["Pace", "Refusal", "refusals", "send"]
+
+# Seconds of silence, and bytes a second on the whole, below which a peer holds a connection only.
+# The client of this package gives up at the same.
+SILENCE = 30.0
+RATE = 8 << 10
+
+# Written at a time; a client may be this far behind.
+_PIECE = 256 << 10
+
+T = TypeVar("T")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Refusal(Exception):
+    """An answer that is not what was asked for. `code`: one of the specification's."""
+
+    def __init__(
+        self, status: int, code: str, message: str, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+        self.headers = headers or {}
+
+    def answer(self) -> web.Response:
+        error = {"code": self.code, "message": self.message}
+        return web.json_response({"errors": [error]}, status=self.status, headers=self.headers)
+
+
+@web.middleware
+async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turns every error into the specification's words."""
+    try:
+        return await handler(request)
+    except Refusal as refusal:
+        return refusal.answer()
+    except web.HTTPException as error:
+        return _of_http(error).answer()
+    except NoRoom as error:
+        return _worded(507, "DENIED", error).answer()
+    except BundleError as error:
+        return _worded(404, "MANIFEST_UNKNOWN", error).answer()
+    except EdgeError as error:
+        return _worded(500, "UNSUPPORTED", error).answer()
+
+
+def _of_http(error: web.HTTPException) -> Refusal:
+    """What aiohttp itself finds: no such route, no such method."""
+    allowed = error.headers.get("Allow")
+    code = "NAME_UNKNOWN" if error.status == HTTPStatus.NOT_FOUND else "UNSUPPORTED"
+    headers = {"Allow": allowed} if allowed else None
+    return Refusal(error.status, code, error.reason.lower(), headers)
+
+
+def _worded(status: int, code: str, error: EdgeError) -> Refusal:
+    hint = f"; {error.hint}" if error.hint else ""
+    return Refusal(status, code, f"{error.message}{hint}")
+
+
+class Pace:
+    """How long a peer may take: it is cut off when it is silent, or too slow on the whole."""
+
+    def __init__(self, silence: float = SILENCE, rate: float = RATE) -> None:
+        self._silence, self._rate = silence, rate
+        self._now = asyncio.get_running_loop().time
+        self._begun = self._now()
+        self._moved = 0
+
+    @asynccontextmanager
+    async def within(self) -> AsyncIterator[None]:
+        """Raises TimeoutError inside when the peer is too slow."""
+        whole = self._begun + self._silence + self._moved / self._rate
+        async with asyncio.timeout_at(min(self._now() + self._silence, whole)):
+            yield
+
+    def moved(self, size: int) -> None:
+        self._moved += size
+
+
+async def send(
+    request: web.Request,
+    response: web.StreamResponse,
+    read: Callable[[int], Awaitable[bytes]],
+    pace: Pace,
+) -> web.StreamResponse:
+    """Sends `content_length` bytes of what `read` gives; a client that is too slow is cut off."""
+    await response.prepare(request)
+    if request.method == "HEAD":
+        return response
+    left = response.content_length or 0
+    while left:
+        piece = await read(min(left, _PIECE))
+        if not piece:
+            break
+        try:
+            async with pace.within():
+                await response.write(piece)
+        except TimeoutError:
+            break
+        pace.moved(len(piece))
+        left -= len(piece)
+    if left and request.transport is not None:
+        request.transport.abort()
+    return response
