@@ -6,6 +6,7 @@ layers[0]                                              application/vnd.edge.flee
 
 from __future__ import annotations
 
+import asyncio
 import io
 from dataclasses import dataclass
 
@@ -94,7 +95,8 @@ async def fetch(client: RegistryClient, reference: Reference, named: Named) -> F
         raise BundleError(f"{reference}: has not one layer that is a fleet document")
     layer = await _blob(client, reference, layers[0], MAX_DOCUMENT)
     config = await _blob(client, reference, named.manifest.config, _MAX_CONFIG)
-    return Found(documents.read(layer, str(reference)), named, config, layer)
+    document = await asyncio.to_thread(documents.read, layer, str(reference))
+    return Found(document, named, config, layer)
 
 
 def keep(store: ContentStore, reference: Reference, found: Found) -> None:

@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from edge.application.fields import Table, Where, integer, items
+from edge.application.fields import Table, Where, check, integer, items
+from edge.application.mounts import application_name, mount
+from edge.application.options import given
+from edge.application.quantities import seconds
 from edge.application.units import show_duration
 from edge.config import ApplicationEntry, Mount
 from edge.errors import BundleError
@@ -30,6 +33,7 @@ __all__ = [
     "Selector",
     "Target",
     "read",
+    "read_document",
     "read_target",
     "show_time",
     "targets",
@@ -42,6 +46,10 @@ MAX_DOCUMENT = 4 << 20
 MAX_TARGETS = 20_000
 # Beyond it numbers of JSON are not the same number to every reader.
 MAX_GENERATION = (1 << 53) - 1
+_YEAR = 366 * 86400.0
+
+# component -> its options as they were written
+Components = Mapping[str, Mapping[str, object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,7 @@ class Target:
     entry: ApplicationEntry
     select: Selector = field(default_factory=Selector)
     rollout: Rollout | None = None
+    component: Components = field(default_factory=dict)  # the entry has them as they were read
 
     @property
     def name(self) -> str:
@@ -81,7 +90,7 @@ class Target:
             "mount": _mount_json(entry.mount),
             "variables": dict(entry.variables),
             "variables_credentials": dict(entry.variables_credentials),
-            "component": {name: dict(options) for name, options in entry.options.items()},
+            "component": {name: dict(options) for name, options in self.component.items()},
             "select": _selector_json(self.select),
             "rollout": _rollout_json(self.rollout) if self.rollout else None,
         }
@@ -119,7 +128,7 @@ def read(data: bytes, name: str) -> Document:
     """The document of a registry. All that is wrong with it is a BundleError about `name`."""
     if len(data) > MAX_DOCUMENT:
         raise BundleError(f"{name}: has more than {MAX_DOCUMENT} bytes")
-    found = read_json(data, name, _document)
+    found = read_json(data, name, read_document)
     try:
         found.to_bytes()
     except UnicodeEncodeError:  # JSON can write what no text is
@@ -130,17 +139,23 @@ def read(data: bytes, name: str) -> Document:
 def read_target(value: object, where: Where) -> Target:
     """One of its applications."""
     with Table(value, where) as table:
+        component: Components = table.get("component", readers.components, {})
+        entry = ApplicationEntry(
+            name=table.need("name", check(application_name)),
+            reference=str(table.need("reference", readers.configured(Reference.parse))),
+            mount=table.get("mount", mount, Mount()),
+            variables=table.get("variables", readers.variables, {}),
+            variables_credentials=table.get("variables_credentials", readers.credentials, {}),
+            options={name: given(raw, where) for name, raw in component.items()},
+        )
+        for name in entry.variables.keys() & entry.variables_credentials.keys():
+            place = where.key("variables_credentials").key(name)
+            raise place.error("has a value in variables already")
         return Target(
-            ApplicationEntry(
-                name=table.need("name", readers.name),
-                reference=str(table.need("reference", _reference)),
-                mount=table.get("mount", readers.mount, Mount()),
-                variables=table.get("variables", readers.variables, {}),
-                variables_credentials=table.get("variables_credentials", readers.credentials, {}),
-                options=table.get("component", readers.components, {}),
-            ),
+            entry,
             table.get("select", _selector, Selector()),
             table.optional("rollout", _rollout),
+            component,
         )
 
 
@@ -149,11 +164,12 @@ def show_time(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _document(value: object, where: Where) -> Document:
+def read_document(value: object, where: Where) -> Document:
+    """Of parsed JSON."""
     with Table(value, where) as table:
         table.need("schema", _schema)
         return Document(
-            fleet=table.need("fleet", readers.name),
+            fleet=table.need("fleet", check(application_name)),
             generation=table.need("generation", integer(1, MAX_GENERATION)),
             targets=table.get("applications", targets, ()),
             expires=table.optional("expires", readers.time),
@@ -171,24 +187,7 @@ def targets(value: object, where: Where) -> tuple[Target, ...]:
     """Its applications, in the order that counts."""
     if isinstance(value, list) and len(value) > MAX_TARGETS:
         raise where.error(f"more than {MAX_TARGETS} entries")
-    found = items(read_target)(value, where)
-    for index, target in enumerate(found):
-        _check_credentials(target, where.item(index))
-    return found
-
-
-def _check_credentials(target: Target, where: Where) -> None:
-    for name in target.entry.variables_credentials:
-        if name in target.entry.variables:
-            raise (
-                where.key("variables_credentials")
-                .key(name)
-                .error("has a value in variables already")
-            )
-
-
-def _reference(value: object, where: Where) -> Reference:
-    return readers.configured(Reference.parse)(value, where)
+    return items(read_target)(value, where)
 
 
 def _selector(value: object, where: Where) -> Selector:
@@ -204,14 +203,14 @@ def _rollout(value: object, where: Where) -> Rollout:
         return Rollout(
             canary=table.get("canary", integer(0, 100), 0),
             nodes=table.get("nodes", readers.patterns, ()),
-            soak=table.need("soak", readers.seconds),
+            soak=table.need("soak", seconds(at_least=0, at_most=_YEAR)),
         )
 
 
-def _mount_json(mount: Mount) -> dict[str, str] | None:
-    if mount == Mount():
+def _mount_json(where: Mount) -> dict[str, str] | None:
+    if where == Mount():
         return None
-    return {"path": mount.path} | ({"host": mount.host} if mount.host else {})
+    return {"path": where.path} | ({"host": where.host} if where.host else {})
 
 
 def _selector_json(selector: Selector) -> dict[str, Any]:

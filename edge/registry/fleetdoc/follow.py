@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -29,8 +30,9 @@ from edge.registry.sync.wanted import Wanted
 
 __all__ = ["Follower", "FollowerStatus", "Verify"]
 
-# Raises BundleError unless that content of that repository is signed as it must be.
-Verify = Callable[[Reference, Digest], Awaitable[None]]
+# Raises BundleError unless that content of that repository is signed as it must be; may return a
+# line to say.
+Verify = Callable[[Reference, Digest], Awaitable[str | None]]
 
 # A trusted clock that moves by so much more than the machine did was set: nobody waited so long.
 _JUMP = 60.0
@@ -82,6 +84,7 @@ class Follower:
         self._reason: str | None = None
         self._verified = False  # by the keys of this run
         self._unsaved = False
+        self._cached: Now | None = None  # until its next change
         self._looked = (0.0, 0.0)  # trusted time and the machine's, when both were last compared
 
     async def load(self) -> None:
@@ -94,7 +97,19 @@ class Follower:
             _log.warning("%s; kept as %s, the fleet's document is read anew", error.message, aside)
             return
         if state and state.reference == str(self.reference):
-            self._state = state
+            self._state, self._cached = state, None
+
+    async def follow(self) -> tuple[Wanted, ...]:
+        """As `poll`, for who asks at intervals: what is wanted now, whatever came of the look. What
+        stands in its way is logged once.
+        """
+        before = self._reason
+        try:
+            await self.poll()
+        except EdgeError as error:
+            if error.message != before:
+                _log.warning("fleet: %s; going on with what is here", error.message)
+        return self.wanted
 
     async def poll(self) -> bool:
         """Looks at the document's tag; True if another one was taken up.
@@ -144,7 +159,10 @@ class Follower:
         if self._state is None:
             return Now((), {}, frozenset())
         self._notice_a_set_clock()
-        return progress.now_wanted(self._state, self._node, self._now(), self._soak)
+        now = self._now()
+        if self._cached is None or (self._cached.next_change or math.inf) <= now:
+            self._cached = progress.now_wanted(self._state, self._node, now, self._soak)
+        return self._cached
 
     async def _fetch(self) -> artifact.Found | None:
         """What the tag stands for, if it is another document than the one that is kept."""
@@ -155,10 +173,10 @@ class Follower:
         if resolved is None:
             return None
         # Before anything that it names is fetched: a stranger's document costs one manifest.
-        if self._verify is not None:
-            await self._verify(self.reference, resolved.digest)
+        if self._verify and (said := await self._verify(self.reference, resolved.digest)):
+            _log.warning("%s", said)
         found = await artifact.fetch(client, self.reference, resolved)
-        self._check(found.document)
+        await asyncio.to_thread(self._check, found.document)
         return found
 
     def _check(self, document: Document) -> None:
@@ -198,7 +216,7 @@ class Follower:
 
     async def _save(self, state: State) -> None:
         await asyncio.to_thread(states.save, self._path, state)
-        self._state, self._unsaved = state, False
+        self._state, self._unsaved, self._cached = state, False, None
 
     def _expired(self, document: Document) -> bool:
         return document.expires is not None and document.expires.timestamp() <= self._now()
@@ -210,7 +228,7 @@ class Follower:
         jump = (now - before) - (awake - awake_before)
         if self._state is not None and jump > _JUMP:
             self._state = progress.shifted(self._state, jump)
-            self._unsaved = True
+            self._unsaved, self._cached = True, None
 
 
 def _awake() -> float:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge.application.fields import Table, Where, integer, mapping, parsed, raw_table, string
+from edge.application.fields import Table, Where, integer, mapping, parsed, string
 from edge.errors import EdgeError
 from edge.registry.atomic import write_file
 from edge.registry.digest import Digest
@@ -78,15 +78,11 @@ def _state(value: object, where: Where) -> State:
             )
         return State(
             reference=table.need("reference", string),
-            document=table.need("document", _document),
+            document=table.need("document", documents.read_document),
             manifest=table.need("manifest", parsed(Digest.parse)),
             since=table.need("since", integer(0, 1 << 53)),
             waiting=table.need("waiting", mapping(_waiting)),
         )
-
-
-def _document(value: object, where: Where) -> Document:
-    return documents.read(json.dumps(raw_table(value, where)).encode(), str(where))
 
 
 def _waiting(value: object, where: Where) -> Waiting:
