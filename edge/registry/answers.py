@@ -13,7 +13,7 @@ import aiohttp
 
 from edge.errors import PullError, Refused
 
-__all__ = ["Busy", "is_failure", "read_some", "refusal", "translated"]
+__all__ = ["Busy", "NotFound", "is_failure", "read_some", "refusal", "translated"]
 
 # May pass by itself.
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
@@ -28,6 +28,10 @@ class Busy(PullError):
     def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class NotFound(Refused):
+    """The registry has no such repository, tag or content, or does not admit to it."""
 
 
 def is_failure(status: int) -> bool:
@@ -87,7 +91,7 @@ async def refusal(name: str, response: aiohttp.ClientResponse, login: str) -> Pu
     if status in (401, 403):
         return Refused(f"{name}: access denied{said}", hint=login)
     if status == 404:
-        return Refused(f"{name}: not found{said}", hint="look at its name and its tag")
+        return NotFound(f"{name}: not found{said}", hint="look at its name and its tag")
     hint = None
     if status == 400 and "HTTPS server" in detail:
         hint = "it speaks TLS: name the authority of its certificate with --registry-ca FILE"
