@@ -1,0 +1,105 @@
+"""Clients of registries, each with the configuration that fits the reference best."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+
+from edge.config import Registry
+from edge.errors import ConfigError
+from edge.registry.client import Patience, RegistryClient, RegistrySettings
+from edge.registry.credentials import DockerConfig
+from edge.registry.reference import Reference
+
+__all__ = ["Registries", "configured"]
+
+
+class Registries:
+    """Gives a client for each reference, as an async context manager that closes them.
+
+    `docker`: Docker's config.json, read anew after each `update`. `credentials`: where a password
+    file that is a bare name is looked for. `note` gets a line for each wait.
+    """
+
+    def __init__(
+        self,
+        configured: Iterable[Registry] = (),
+        *,
+        docker: Path | None = None,
+        credentials: Path | None = None,
+        patience: Patience | None = None,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._configured = tuple(configured)
+        self._docker = docker
+        self._credentials = credentials
+        self._patience = patience
+        self._note = note
+        self._clients: dict[str, RegistryClient] = {}
+        self._opened = AsyncExitStack()
+        self._opening = asyncio.Lock()
+
+    async def __aenter__(self) -> Registries:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._clients.clear()
+        await self._opened.aclose()
+
+    async def client(self, reference: Reference) -> RegistryClient:
+        """Raises ConfigError when a password or Docker's configuration cannot be read."""
+        entry = configured(self._configured, reference)
+        key = entry.name if entry else ""
+        async with self._opening:
+            if key not in self._clients:
+                self._clients[key] = await self._open(entry, reference)
+            return self._clients[key]
+
+    def update(self, configured: Iterable[Registry]) -> None:
+        """From the next reference on. What is under way keeps the client that it has."""
+        self._configured = tuple(configured)
+        self._clients.clear()  # open until the end: they hold no connection for long
+
+    async def _open(self, entry: Registry | None, reference: Reference) -> RegistryClient:
+        settings, docker = await asyncio.to_thread(self._read, entry)
+        client = RegistryClient(
+            {reference.registry: settings} if entry else {},
+            docker=docker,
+            patience=self._patience,
+            note=self._note,
+        )
+        return await self._opened.enter_async_context(client)
+
+    def _read(self, entry: Registry | None) -> tuple[RegistrySettings, DockerConfig]:
+        docker = DockerConfig.load(self._docker) if self._docker else DockerConfig()
+        if entry is None:
+            return RegistrySettings(), docker
+        password = entry.password or ""
+        if entry.password_file is not None:
+            password = self._password(entry.name, entry.password_file)
+        settings = RegistrySettings(entry.insecure, entry.ca_file, entry.username, password)
+        return settings, docker
+
+    def _password(self, name: str, path: Path) -> str:
+        if self._credentials and not path.is_absolute() and len(path.parts) == 1:
+            path = self._credentials / path
+        try:
+            return path.read_text().rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "is not text"
+            where = f'edge.toml: registry."{name}".password_file'
+            raise ConfigError(f"{where}: {path}: {reason}") from error
+
+
+def configured(entries: Iterable[Registry], reference: Reference) -> Registry | None:
+    """The entry whose name fits a reference's repository best: the longest, at a "/"."""
+    fitting = [e for e in entries if f"{reference.name}/".startswith(f"{e.name.lower()}/")]
+    return max(fitting, key=lambda entry: len(entry.name), default=None)
