@@ -9,10 +9,10 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from edge.cli import check, pull, push, up
+from edge.cli import check, fleet, pull, push, up
 from edge.errors import EdgeError
 
-_VERBS = (up, check, push, pull)
+_VERBS = (up, check, push, pull, fleet)
 
 _EPILOG = """\
 examples:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import tempfile
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from edge.errors import BundleError
 from edge.registry.client import RegistryClient
@@ -24,7 +27,7 @@ from edge.registry.manifest import (
 from edge.registry.reference import Reference
 from edge.registry.store import ContentStore
 
-__all__ = ["EMPTY", "Found", "Named", "build", "fetch", "keep", "resolve"]
+__all__ = ["EMPTY", "Found", "Named", "build", "fetch", "keep", "push", "resolve"]
 
 # The OCI image specification's configuration of what has none.
 EMPTY = "application/vnd.oci.empty.v1+json"
@@ -97,6 +100,28 @@ async def fetch(client: RegistryClient, reference: Reference, named: Named) -> F
     config = await _blob(client, reference, named.manifest.config, _MAX_CONFIG)
     document = await asyncio.to_thread(documents.read, layer, str(reference))
     return Found(document, named, config, layer)
+
+
+async def push(
+    client: RegistryClient,
+    reference: Reference,
+    found: Found,
+    sign: Callable[[Reference], Awaitable[None]] | None = None,
+) -> None:
+    """To a tag. `sign` is given what to sign before the tag leads there: no node sees the document
+    without its signature.
+    """
+    manifest = found.named.manifest
+    exact = reference.at(found.digest)
+    with tempfile.TemporaryDirectory(prefix="edge-fleet-") as directory:
+        for blob, data in ((manifest.config, found.config), (manifest.layers[0], found.layer)):
+            path = Path(directory) / blob.digest.hex
+            await asyncio.to_thread(path.write_bytes, data)
+            await client.push_blob(reference, blob, path)
+    if sign is not None:
+        await client.push_manifest(exact, found.named.data, manifest.media_type)
+        await sign(exact)
+    await client.push_manifest(reference, found.named.data, manifest.media_type)
 
 
 def keep(store: ContentStore, reference: Reference, found: Found) -> None:

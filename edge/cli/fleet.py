@@ -1,0 +1,259 @@
+"""`edge fleet push`, `show` and `check`: the document that says what the nodes of a fleet run."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from edge.application.units import show_duration
+from edge.cli.common import Verbs, argument
+from edge.cli.remote import registry_arguments, registry_client
+from edge.config import Mount, Node
+from edge.errors import BundleError, ConfigError
+from edge.registry.answers import NotFound
+from edge.registry.client import RegistryClient
+from edge.registry.digest import Digest
+from edge.registry.fleetdoc import artifact, author, document
+from edge.registry.fleetdoc.document import Document, Rollout, Selector, Target, show_time
+from edge.registry.fleetdoc.select import is_canary, selected
+from edge.registry.reference import Reference, looks_like_reference
+
+_log = logging.getLogger("edge")
+
+
+def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
+    parser = verbs.add_parser(
+        "fleet",
+        help="what the nodes of a fleet run: push, show or check its document",
+        description="A fleet's document says what its nodes run; each follows the tag it is at.",
+    )
+    parts = parser.add_subparsers(required=True, metavar="VERB")
+    _add_push(parts, common)
+    _add_show(parts, common)
+    _add_check(parts, common)
+
+
+def _add_push(verbs: Verbs, common: argparse.ArgumentParser) -> None:
+    parser = verbs.add_parser(
+        "push",
+        parents=[common],
+        help="make a fleet.toml the next generation",
+        description="Pushes a fleet.toml as the next generation of a fleet's document.",
+        epilog="Prints the reference with the digest.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="a fleet.toml")
+    parser.add_argument(
+        "reference",
+        type=argument(_target),
+        metavar="REF",
+        help="where the nodes look, like registry.example/fleet/site-a:stable",
+    )
+    registry_arguments(parser)
+    parser.set_defaults(run=_run_push)
+
+
+def _add_show(verbs: Verbs, common: argparse.ArgumentParser) -> None:
+    parser = verbs.add_parser("show", parents=[common], help="show what a document says")
+    _document_argument(parser)
+    registry_arguments(parser)
+    parser.set_defaults(run=_run_show)
+
+
+def _add_check(verbs: Verbs, common: argparse.ArgumentParser) -> None:
+    parser = verbs.add_parser(
+        "check",
+        parents=[common],
+        help="show what one node would run",
+        description="Validates a document, and shows what a node would run by it.",
+    )
+    _document_argument(parser)
+    parser.add_argument("--name", default="", metavar="NODE", help="the node's name")
+    parser.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        type=argument(_label),
+        metavar="KEY=VALUE",
+        help="a label that it has",
+    )
+    registry_arguments(parser)
+    parser.set_defaults(run=_run_check)
+
+
+def _document_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "document",
+        type=argument(_source),
+        metavar="REF|FILE",
+        help="of a registry, a fleet.toml, or a document as JSON",
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _target(text: str) -> Reference:
+    reference = Reference.parse(text)
+    if reference.digest is not None:
+        raise ConfigError(f"{text}: a document goes to a tag", hint="nodes follow the tag")
+    return reference
+
+
+def _source(text: str) -> Path | Reference:
+    path = Path(text)
+    if path.exists() or text.endswith(".json") or not looks_like_reference(text):
+        return path
+    return Reference.parse(text)
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise ValueError(f'"{text}" is not KEY=VALUE')
+    return key, value
+
+
+# push
+
+
+def _run_push(options: argparse.Namespace) -> int:
+    draft = author.load(options.file, _now())
+    digest = asyncio.run(_push(options, draft))
+    sys.stdout.write(f"{options.reference.at(digest)}\n")
+    return 0
+
+
+async def _push(options: argparse.Namespace, draft: author.Draft) -> Digest:
+    reference: Reference = options.reference
+    async with registry_client(options, reference) as client:
+
+        async def resolve(wanted: Reference) -> Digest:
+            return (await client.resolve(wanted)).descriptor.digest
+
+        draft = author.Draft(await author.pinned(draft.document, resolve), draft.generation)
+        known = await _known(client, reference)
+        next_one = author.numbered(draft, known.document if known else None)
+        if next_one is None:
+            assert known is not None
+            _log.info("generation %d says the same already", known.document.generation)
+            return known.digest
+        built = artifact.build(next_one)
+        await artifact.push(client, reference, built)
+        _log.info('fleet "%s": generation %d', next_one.fleet, next_one.generation)
+        return built.digest
+
+
+async def _known(client: RegistryClient, reference: Reference) -> artifact.Found | None:
+    try:
+        named = await artifact.resolve(client, reference)
+    except NotFound:
+        return None
+    assert named is not None
+    return await artifact.fetch(client, reference, named)
+
+
+# show, check
+
+
+def _run_show(options: argparse.Namespace) -> int:
+    found = _read(options)
+    if options.json:
+        sys.stdout.write(f"{found.to_bytes().decode()}\n")
+        return 0
+    sys.stdout.write(f"{_title(found)}\n")
+    _write_table(
+        (t.name, t.entry.reference or "", _mount(t.entry.mount), _nodes(t.select), _steps(t))
+        for t in found.targets
+    )
+    return 0
+
+
+def _run_check(options: argparse.Namespace) -> int:
+    node = Node(name=options.name, labels=dict(options.label))
+    chosen = selected(_read(options), node).values()
+    if options.json:
+        runs = [_run_json(target, node) for target in chosen]
+        sys.stdout.write(f"{json.dumps({'node': node.name, 'applications': runs}, indent=1)}\n")
+        return 0
+    if not chosen:
+        _log.info("nothing of it is for this node")
+    _write_table(
+        (t.name, t.entry.reference or "", _mount(t.entry.mount), _turn(t.rollout, t.name, node))
+        for t in chosen
+    )
+    return 0
+
+
+def _read(options: argparse.Namespace) -> Document:
+    source: Path | Reference = options.document
+    if isinstance(source, Reference):
+        return asyncio.run(_pull(options, source))
+    if source.suffix == ".toml":
+        return author.load(source, _now()).document
+    try:
+        return document.read(source.read_bytes(), str(source))
+    except OSError as error:
+        raise ConfigError(f"{source}: {(error.strerror or '').lower()}") from error
+
+
+async def _pull(options: argparse.Namespace, reference: Reference) -> Document:
+    async with registry_client(options, reference) as client:
+        named = await artifact.resolve(client, reference)
+        if named is None:
+            raise BundleError(f"{reference}: is not a fleet document")
+        return (await artifact.fetch(client, reference, named)).document
+
+
+def _title(found: Document) -> str:
+    expires = f", expires {show_time(found.expires)}" if found.expires else ""
+    return f"fleet {found.fleet}, generation {found.generation}{expires}"
+
+
+def _mount(mount: Mount) -> str:
+    return f"{mount.host or ''}{mount.path}"
+
+
+def _nodes(select: Selector) -> str:
+    labels = (f"{key}={'|'.join(values)}" for key, values in select.labels.items())
+    return " ".join((*select.names, *labels)) or "every node"
+
+
+def _steps(target: Target) -> str:
+    if (rollout := target.rollout) is None:
+        return "at once"
+    first = (f"{rollout.canary} %", *rollout.nodes) if rollout.canary else rollout.nodes
+    return f"{' '.join(first) or 'nobody'} at once, others after {show_duration(rollout.soak)}"
+
+
+def _turn(rollout: Rollout | None, name: str, node: Node) -> str:
+    if rollout is None:
+        return "at once"
+    if is_canary(rollout, name, node.name):
+        return "at once: a canary"
+    return f"after {show_duration(rollout.soak)}"
+
+
+def _run_json(target: Target, node: Node) -> dict[str, object]:
+    rollout = target.rollout
+    canary = rollout is not None and is_canary(rollout, target.name, node.name)
+    after = rollout.soak if rollout and not canary else 0.0
+    return {**target.to_json(), "canary": canary, "after_seconds": after}
+
+
+def _write_table(rows: Iterable[tuple[str, ...]]) -> None:
+    sys.stdout.writelines(f"{line}\n" for line in _aligned(list(rows)))
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(t.ljust(w) for t, w in zip(row, widths, strict=True)).rstrip()
+
+
+def _now() -> float:
+    """The clock of who writes the document: they are to know what time it is."""
+    return datetime.now(UTC).timestamp()
