@@ -115,7 +115,7 @@ def choice(*names: str) -> Reader[str]:
         text = string(value, where)
         if text not in names:
             *first, last = (f'"{name}"' for name in names)
-            known = f"{', '.join(first)} or {last}"
+            known = f"{', '.join(first)} or {last}" if first else last
             raise where.error(f"must be {known}, not {show(value)}", did_you_mean(text, names))
         return text
 

@@ -6,22 +6,16 @@ where its data goes is done, or refused with the place of the key.
 
 from __future__ import annotations
 
-import ipaddress
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from edge import config
-from edge.application import units
-from edge.application.addresses import RedisAddress
 from edge.application.fields import (
     Reader,
     Table,
     Where,
-    boolean,
-    integer,
     items,
     mapping,
     parsed,
@@ -29,23 +23,15 @@ from edge.application.fields import (
     show,
     string,
 )
-from edge.application.names import label, variable_name
+from edge.application.names import variable_name
 from edge.errors import ConfigError
 from edge.spin import dotenv
+from edge.spin.store_settings import Network, key_value, network, secret, sqlite, store_label
 
 __all__ = ["Provider", "RuntimeConfig", "load", "read"]
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
 # Environment variables of a name: SPIN_VARIABLE_API_KEY is api_key.
 _PREFIX = "SPIN_VARIABLE"
-
-# "private" in block_networks: whatever is not routed in the internet.
-_PRIVATE = (
-    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
-    "192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
-    "::/128", "::1/128", "fc00::/7", "fe80::/10", "ff00::/8",
-)  # fmt: skip
 
 # Tables and keys that tune Spin's own connections, pools and log files.
 _TUNING = (
@@ -127,8 +113,13 @@ def read(text: str, *, file: str, directory: Path) -> RuntimeConfig:
     with Table(document, where) as table:
         key = "config_provider" if "config_provider" in table else "variables_provider"
         providers = table.optional(key, items(_provider(directory))) or ()
-        key_value = table.optional("key_value_store", mapping(_key_value(directory), _label)) or {}
-        sqlite = table.optional("sqlite_database", mapping(_sqlite(directory), _label)) or {}
+        path = _path(directory)
+        store = mapping(key_value(_type("key_value_store"), path), store_label)
+        database = mapping(sqlite(_type("sqlite_database"), path), store_label)
+        stores = config.Stores(
+            {"default": config.KeyValue()} | (table.optional("key_value_store", store) or {}),
+            {"default": config.Sqlite()} | (table.optional("sqlite_database", database) or {}),
+        )
         state_dir = table.get("state_dir", string, "")
         blocked = table.optional("outbound_networking", _blocked) or ()
         for refused in ("llm_compute", "client_tls"):
@@ -136,16 +127,9 @@ def read(text: str, *, file: str, directory: Path) -> RuntimeConfig:
         notes = [f"{where.key(key)}: not used here" for key in _TUNING if key in table]
         for key in _TUNING:
             table.get(key, lambda value, _: value, None)
-    stores = config.Stores(
-        {"default": config.KeyValue(), **key_value}, {"default": config.Sqlite(), **sqlite}
-    )
     return RuntimeConfig(
         stores, providers, Path(state_dir) if state_dir else None, blocked, tuple(notes)
     )
-
-
-def _label(value: object, where: Where) -> str:
-    return parsed(label)(value, where)
 
 
 def _variable(value: object, where: Where) -> str:
@@ -156,7 +140,14 @@ def _refused(_value: object, where: Where) -> None:
     raise where.error("not available in this version")
 
 
-def _type(kind: str) -> Reader[str]:
+def _path(directory: Path) -> Reader[str]:
+    def read(value: object, where: Where) -> str:
+        return str(directory / string(value, where))
+
+    return read
+
+
+def _type(kind: str) -> Callable[[Table], str]:
     """The `type` of a table: one of those that exist here."""
 
     def read(value: object, where: Where) -> str:
@@ -168,42 +159,20 @@ def _type(kind: str) -> Reader[str]:
         names = " or ".join(f'"{known}"' for known in here)
         raise where.error(f"{show(name)}{spin} is not available, use {names}")
 
-    return read
-
-
-def _path(directory: Path) -> Reader[str]:
-    def read(value: object, where: Where) -> str:
-        return str(directory / string(value, where))
-
-    return read
-
-
-def _size(value: object, where: Where) -> int:
-    number = parsed(units.size)(value, where) if isinstance(value, str) else value
-    return integer(1, 1 << 40)(number, where)
-
-
-def _seconds(value: object, where: Where) -> float:
-    return parsed(units.duration)(value, where)
+    return lambda table: table.need("type", read)
 
 
 def _provider(directory: Path) -> Reader[Provider]:
     def read(value: object, where: Where) -> Provider:
         with Table(value, where) as table:
-            if table.need("type", _type("variables_provider")) == "static":
-                return Provider(table.need("values", mapping(_secret, _variable)))
+            if _type("variables_provider")(table) == "static":
+                return Provider(table.need("values", mapping(secret, _variable)))
             prefix = table.get("prefix", string, _PREFIX)
             path = table.optional("dotenv_path", _path(directory))
             place = where.key("dotenv_path")
         return Provider({}, prefix, {} if path is None else _dotenv(Path(path), place))
 
     return read
-
-
-def _secret(value: object, where: Where) -> str:
-    if not isinstance(value, str):
-        raise where.error("must be a string")  # the value is not shown
-    return value
 
 
 def _dotenv(path: Path, where: Where) -> Mapping[str, str]:
@@ -221,68 +190,9 @@ def _reason(error: OSError | UnicodeDecodeError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def _key_value(directory: Path) -> Reader[config.KeyValue]:
-    def read(value: object, where: Where) -> config.KeyValue:
-        defaults: Any = config.KeyValue()
-        stands: dict[str, Any]
-        with Table(value, where) as table:
-            kind = table.need("type", _type("key_value_store"))
-            if kind == "redis":
-                stands = {"type": "redis", "url": table.need("url", _redis_url)}
-            else:
-                stands = {"path": table.optional("path", _path(directory))}
-            sizes = {
-                name: table.get(name, _size, getattr(defaults, name))
-                for name in ("max_key", "max_value", "max_entries", "max_bytes")
-            }
-            timeout = table.get("timeout", _seconds, defaults.timeout)
-        return config.KeyValue(**stands, **sizes, timeout=timeout)
-
-    return read
-
-
-def _redis_url(value: object, where: Where) -> str:
-    url = _secret(value, where)
-    try:
-        RedisAddress.parse(url)
-    except ValueError as exc:
-        raise where.error(str(exc)) from None
-    return url
-
-
-def _sqlite(directory: Path) -> Reader[config.Sqlite]:
-    def read(value: object, where: Where) -> config.Sqlite:
-        defaults: Any = config.Sqlite()
-        with Table(value, where) as table:
-            table.need("type", _type("sqlite_database"))
-            path = table.optional("path", _path(directory))
-            if table.get("allow_attach_file", boolean, False):
-                raise where.key("allow_attach_file").error(
-                    "a database of one application is no way to the files of another"
-                )
-            sizes = {
-                name: table.get(name, _size, getattr(defaults, name))
-                for name in ("max_bytes", "max_statement", "max_result")
-            }
-            timeout = table.get("timeout", _seconds, defaults.timeout)
-        return config.Sqlite(path, **sizes, timeout=timeout)
-
-    return read
-
-
 def _blocked(value: object, where: Where) -> tuple[Network, ...]:
     with Table(raw_table(value, where), where) as table:
-        networks = table.optional("block_networks", items(_network)) or ()
+        networks = table.optional("block_networks", items(network)) or ()
         for tuning in ("max_socket_connections", "max_total_connections"):
             table.get(tuning, _refused, None)
     return tuple(network for some in networks for network in some)
-
-
-def _network(value: object, where: Where) -> tuple[Network, ...]:
-    text = string(value, where)
-    if text == "private":
-        return tuple(map(ipaddress.ip_network, _PRIVATE))
-    try:
-        return (ipaddress.ip_network(text),)
-    except ValueError as exc:
-        raise where.error(str(exc)) from None

@@ -1,0 +1,124 @@
+"""The files that `edge.toml` names: where they are, and whether they are what they should be."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edge.application.fields import Where, string
+from edge.errors import ConfigError
+
+__all__ = ["Files"]
+
+
+@dataclass(slots=True)
+class Files:
+    """Readers of paths. `directory`: where relative ones begin; `credentials`: where systemd puts
+    secrets, which are looked for there by their name first. With `check` files are opened: blocks.
+    """
+
+    directory: Path
+    credentials: Path | None = None
+    check: bool = False
+    notes: list[str] = field(default_factory=list)
+    holds_secret: bool = False  # the configuration itself: a password stands in it
+
+    def note(self, where: Where, text: str) -> None:
+        self.notes.append(f"{where}: {text}")
+
+    def path(self, value: object, where: Where) -> Path:
+        text = string(value, where)
+        if not text or "\0" in text:
+            raise where.error("must be a path")
+        return self.directory / text
+
+    def file(self, value: object, where: Where) -> Path:
+        path = self.path(value, where)
+        if self.check:
+            readable(path, where)
+        return path
+
+    def application(self, value: object, where: Where) -> Path:
+        """A directory with a spin.toml, a spin.toml, or a Wasm file."""
+        path = self.path(value, where)
+        if self.check:
+            readable(path / "spin.toml" if path.is_dir() else path, where)
+        return path
+
+    def secret_file(self, value: object, where: Where) -> Path:
+        """A file, or one of systemd's credentials by its name."""
+        path = self.path(value, where)
+        name = string(value, where)
+        if "/" in name:
+            return self.file(value, where)
+        if self.credentials is not None and (self.credentials / name).exists():
+            path = self.credentials / name
+        elif self.check and self.credentials is None and not path.exists():
+            self.note(where, f"{name}: not beside this file; is it a credential of the service?")
+            return path
+        if self.check:
+            readable(path, where)
+        return path
+
+    def credential(self, value: object, where: Where) -> str:
+        """The name of a credential."""
+        name = string(value, where)
+        if not name or "/" in name or name.startswith("."):
+            raise where.error("must be the name of a credential")
+        if self.check and self.credentials is not None:
+            readable(self.credentials / name, where)
+        return name
+
+    def authority(self, value: object, where: Where) -> Path:
+        """Certificates of authorities."""
+        path = self.file(value, where)
+        if self.check:
+            try:
+                ssl.create_default_context(cafile=path)
+            except ssl.SSLError:
+                raise where.error(f"{path}: holds no certificate in PEM") from None
+        return path
+
+    def key(self, value: object, where: Where) -> Path:
+        """A public key that signatures are checked with."""
+        path = self.file(value, where)
+        if self.check and b"-----BEGIN PUBLIC KEY-----" not in path.read_bytes():
+            raise where.error(f"{path}: holds no public key in PEM")
+        return path
+
+    def certificate(self, certificate: Path | str, key: Path | str, where: Where) -> None:
+        """Whether the two belong together."""
+        if not self.check:
+            return
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            # A key with a passphrase would be asked for on the terminal.
+            context.load_cert_chain(certificate, key, lambda: b"")
+        except ssl.SSLError as error:
+            raise where.error(f"{certificate} and {key}: {certificate_problem(error)}") from None
+
+
+def readable(path: Path, where: Where) -> None:
+    if path.exists() and not path.is_file():
+        raise where.error(f"{path}: is not a file")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise where.error(f"{path}: {reason(error)}") from None
+
+
+def reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def certificate_problem(error: ssl.SSLError) -> str:
+    """What OpenSSL found wrong with a certificate and its key, in words."""
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return "the key is not the certificate's"
+    return "not a certificate and its key in PEM; the key without a passphrase"
+
+
+def unreadable(path: Path, error: OSError | UnicodeDecodeError) -> ConfigError:
+    text = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else reason(error)
+    return ConfigError(f"{path}: {text}")
