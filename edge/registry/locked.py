@@ -84,13 +84,17 @@ class _Place(Where):
 
     @classmethod
     def at(cls, where: Where, elsewhere: Mapping[str | int, Where]) -> _Place:
-        return cls(where.file, where.keys, elsewhere)
+        return cls(where.file, where.keys, where.mistakes, elsewhere)
 
     def key(self, name: str) -> Where:
-        return self.elsewhere.get(name) or Where.key(self, name)
+        return self.elsewhere.get(name) or self._here.key(name)
 
     def item(self, index: int) -> Where:
-        return self.elsewhere.get(index) or Where.item(self, index)
+        return self.elsewhere.get(index) or self._here.item(index)
+
+    @property
+    def _here(self) -> Where:
+        return Where(self.file, self.keys, self.mistakes)
 
 
 class _Part(NamedTuple):
