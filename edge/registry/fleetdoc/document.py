@@ -14,7 +14,6 @@ from typing import Any
 
 from edge.application.fields import Table, Where, check, integer, items
 from edge.application.mounts import application_name, mount
-from edge.application.options import given
 from edge.application.quantities import seconds
 from edge.application.units import show_duration
 from edge.config import ApplicationEntry, Mount
@@ -47,6 +46,7 @@ MAX_TARGETS = 20_000
 # Beyond it numbers of JSON are not the same number to every reader.
 MAX_GENERATION = (1 << 53) - 1
 _YEAR = 366 * 86400.0
+_NO_COMPONENTS: Mapping[str, tuple[readers.Table, readers.Table]] = {}
 
 # component -> its options as they were written
 Components = Mapping[str, Mapping[str, object]]
@@ -139,14 +139,14 @@ def read(data: bytes, name: str) -> Document:
 def read_target(value: object, where: Where) -> Target:
     """One of its applications."""
     with Table(value, where) as table:
-        component: Components = table.get("component", readers.components, {})
+        component = table.get("component", readers.components, _NO_COMPONENTS)
         entry = ApplicationEntry(
             name=table.need("name", check(application_name)),
             reference=str(table.need("reference", readers.configured(Reference.parse))),
             mount=table.get("mount", mount, Mount()),
             variables=table.get("variables", readers.variables, {}),
             variables_credentials=table.get("variables_credentials", readers.credentials, {}),
-            options={name: given(raw, where) for name, raw in component.items()},
+            options={name: read for name, (read, _) in component.items()},
         )
         for name in entry.variables.keys() & entry.variables_credentials.keys():
             place = where.key("variables_credentials").key(name)
@@ -155,7 +155,7 @@ def read_target(value: object, where: Where) -> Target:
             entry,
             table.get("select", _selector, Selector()),
             table.optional("rollout", _rollout),
-            component,
+            {name: written for name, (_, written) in component.items()},
         )
 
 

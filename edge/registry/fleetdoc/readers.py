@@ -58,14 +58,16 @@ def _credential(text: str) -> str:
     return text
 
 
-def components(value: object, where: Where) -> Mapping[str, Mapping[str, object]]:
-    """Component -> options, checked, and kept as they were written."""
+Table = Mapping[str, object]
+
+
+def components(value: object, where: Where) -> Mapping[str, tuple[Table, Table]]:
+    """Component -> its options as they are read, and as they were written."""
     return mapping(_options)(value, where)
 
 
-def _options(value: object, where: Where) -> Mapping[str, object]:
-    given(value, where)
-    return raw_table(value, where)
+def _options(value: object, where: Where) -> tuple[Table, Table]:
+    return given(value, where), raw_table(value, where)
 
 
 def labels(value: object, where: Where) -> Mapping[str, tuple[str, ...]]:
