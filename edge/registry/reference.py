@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from edge.errors import ConfigError
 from edge.registry.digest import Digest
 
-__all__ = ["Reference", "looks_like_reference"]
+__all__ = ["Reference", "is_repository", "is_tag", "looks_like_reference"]
 
 # As other tools do when neither tag nor digest is given.
 DEFAULT_TAG = "latest"
@@ -78,6 +78,15 @@ class Reference:
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
         return f"{self.name}{tag}@{self.digest}" if self.digest else f"{self.name}{tag}"
+
+
+def is_repository(text: str) -> bool:
+    """Whether it can be the name of a repository, without a registry."""
+    return bool(_REPOSITORY.fullmatch(text)) and len(text) < _MAX_NAME
+
+
+def is_tag(text: str) -> bool:
+    return bool(_TAG.fullmatch(text))
 
 
 def looks_like_reference(text: str) -> bool:

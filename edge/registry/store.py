@@ -220,6 +220,20 @@ class BlobWriter:
         """Of what was written so far."""
         return Digest(self._hash.hexdigest())
 
+    def grow(self, size: int) -> None:
+        """Takes room for a blob of `size` bytes, for content whose size shows as it comes."""
+        if size <= self.size:
+            return
+        with explained(self._target, size):
+            self._usage.reserve(size - self.size)
+            more, self.size = size - self.size, size
+            try:
+                allocate(self._file, size)
+            except BaseException:
+                self.size -= more
+                self._usage.release(more)
+                raise
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Appends. More than the blob's size is a BundleError, a full disk an EdgeError."""
         if self.written + len(data) > self.size:
