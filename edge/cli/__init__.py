@@ -8,6 +8,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from edge.cli import check, fleet, pull, push, up
 from edge.errors import EdgeError
@@ -21,6 +22,7 @@ examples:
   edge up app.wasm --listen :8080      serve a component, or a WASI command by Wagi
   edge up tool.wasm --once -- -v x     run a WASI command here, with these arguments
   edge check examples/hello            validate without starting
+  edge check --config edge.toml        validate the configuration of a node
   edge push examples/hello REF         put it into a registry; REF like registry.example/hello:1.0
   edge up REF                          run what a registry has
 """
@@ -43,20 +45,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EdgeError as error:
         if options.debug:
             raise
-        sys.stderr.write(f"edge: {error.message}\n")
+        sys.stderr.writelines(f"edge: {line}\n" for line in error.message.split("\n"))
         if error.hint:
             sys.stderr.write(f"hint: {error.hint}\n")
         return error.exit_code
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """What it does not know it reports itself: the usage shown is that of the verb."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+
+class _Version(argparse.Action):
+    """Looked up when somebody asks: that reads files."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        parser.exit(message=f"edge {version('edge')}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="edge",
         description="Serverless on bare metal: a fresh WebAssembly sandbox for each event.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="tracebacks, and more in the log")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
