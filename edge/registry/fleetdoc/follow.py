@@ -210,8 +210,8 @@ class Follower:
             _log.info('fleet "%s": generation %d', document.fleet, document.generation)
         try:  # for peers; the node itself has what it needs
             await asyncio.to_thread(artifact.keep, self._store, self.reference, found)
-        except EdgeError as error:
-            _log.warning("%s", error.message)
+        except (EdgeError, OSError) as error:
+            _log.warning("fleet: peers do not get the document from here: %s", error)
         return changed
 
     async def _save(self, state: State) -> None:

@@ -14,6 +14,7 @@ from edge.application.fields import Table, Where, integer, mapping, parsed, stri
 from edge.errors import EdgeError
 from edge.registry.atomic import write_file
 from edge.registry.digest import Digest
+from edge.registry.disk import explained
 from edge.registry.fleetdoc import document as documents
 from edge.registry.fleetdoc.document import Document, Target
 from edge.registry.manifest import read_json
@@ -52,7 +53,7 @@ def load(path: Path) -> State | None:
 
 
 def save(path: Path, state: State) -> None:
-    """Durable when it returns. Variables may be secrets: for the owner only."""
+    """Durable when it returns; or an EdgeError. Variables may be secrets: for the owner only."""
     document = {
         "schema": _SCHEMA,
         "reference": state.reference,
@@ -61,7 +62,13 @@ def save(path: Path, state: State) -> None:
         "document": json.loads(state.document.to_bytes()),
         "waiting": {name: _waiting_json(wait) for name, wait in state.waiting.items()},
     }
-    write_file(path, json.dumps(document, sort_keys=True, indent=1).encode(), mode=0o600)
+    data = json.dumps(document, sort_keys=True, indent=1).encode()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with explained(path.parent, len(data)):
+            write_file(path, data, mode=0o600)
+    except OSError as error:
+        raise EdgeError(f"{path}: {(error.strerror or '').lower()}") from error
 
 
 def _waiting_json(wait: Waiting) -> dict[str, object]:
