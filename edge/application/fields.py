@@ -146,8 +146,8 @@ def mapping(read: Reader[T], name: Reader[str] = string) -> Reader[dict[str, T]]
         found: dict[str, T] = {}
         for key, value in table.items():
             place = where.key(key)
-            for checked in _attempt(name, key, place):
-                found.update((checked, one) for one in _attempt(read, value, place))
+            names, values = _attempt(name, key, place), _attempt(read, value, place)
+            found.update(zip(names, values, strict=False))
         return found
 
     return read_all

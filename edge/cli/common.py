@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from edge.application.model import Application
 from edge.errors import ConfigError, EdgeError
+from edge.platform.tls import unreadable
 from edge.registry.reference import Reference, looks_like_reference
 from edge.spin.runtime_config import RuntimeConfig, load
 
@@ -119,22 +120,28 @@ def variables(
     """Values for the application's variables: those of --variable, then what the runtime's
     configuration knows, then the environment. Raises ConfigError.
     """
-    given = _pairs(options.variable)
+    given = text_values("--variable", options.variable)
     return runtime.variables(application.variables, given, os.environ)
 
 
-def _pairs(given: Iterable[str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in given]
-    for name, equals, _ in pairs:
+def text_values(option: str, given: Iterable[str]) -> dict[str, str]:
+    """Of NAME=VALUE, each; NAME=@FILE takes the text of a file. Raises ConfigError."""
+    return {name: _text(option, name, value) for name, value in pairs(option, given).items()}
+
+
+def pairs(option: str, given: Iterable[str]) -> dict[str, str]:
+    """Of NAME=VALUE, each. Raises ConfigError."""
+    found = [text.partition("=") for text in given]
+    for name, equals, _ in found:
         if not equals or not name:
-            raise ConfigError(f'--variable "{name}": is not NAME=VALUE')
-    return {name: _value(name, value) for name, _, value in pairs}
+            raise ConfigError(f'{option} "{name}": is not NAME=VALUE')
+    return {name: value for name, _, value in found}
 
 
-def _value(name: str, value: str) -> str:
+def _text(option: str, name: str, value: str) -> str:
     if not value.startswith("@"):
         return value
     try:
         return Path(value[1:]).read_text().rstrip("\n")
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"--variable {name}: {value[1:]}: {exc}") from exc
+        raise ConfigError(f"{option} {name}: {value[1:]}: {unreadable(exc)}") from exc

@@ -35,6 +35,7 @@ from edge.errors import ConfigError, EdgeError
 from edge.invocation.application import LiveApplication
 from edge.node import Node, open_node
 from edge.node.services import Settings, type_notes
+from edge.platform.tls import server_tls
 from edge.registry import local
 from edge.registry.reference import Reference
 from edge.spin.platform import Stores
@@ -250,12 +251,10 @@ def _tls(options: argparse.Namespace) -> ssl.SSLContext | None:
         return None
     if options.tls_cert is None or options.tls_key is None:
         raise ConfigError("--tls-cert and --tls-key need each other")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(options.tls_cert, options.tls_key)
-    except (OSError, ssl.SSLError) as exc:
-        raise ConfigError(f"--tls-cert {options.tls_cert}: {exc}") from exc
-    return context
+        return server_tls(options.tls_cert, options.tls_key)
+    except ConfigError as exc:
+        raise ConfigError(f"--tls-cert, --tls-key: {exc.message}") from exc
 
 
 def _explained(exc: OSError, options: argparse.Namespace) -> EdgeError:

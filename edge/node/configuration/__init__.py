@@ -18,7 +18,8 @@ from edge.application.fields import Reader, Table, Where, items, mapping
 from edge.errors import ConfigError
 from edge.node.configuration import sections
 from edge.node.configuration.applications import application, registry, registry_name
-from edge.node.configuration.files import Files, unreadable
+from edge.node.configuration.files import Files
+from edge.platform.tls import unreadable
 
 __all__ = ["PATH", "Changes", "diff", "read", "variables"]
 
@@ -34,7 +35,7 @@ def read(path: Path, *, check: bool = False) -> tuple[config.Daemon, tuple[str, 
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise unreadable(path, error) from error
+        raise ConfigError(f"{path}: {unreadable(error)}") from error
     where = Where(str(path), mistakes=[])
     files = Files(path.absolute().parent, check=check)
     found = _daemon(_document(text, where), where, files)
@@ -92,14 +93,19 @@ def _applications(files: Files) -> Reader[tuple[config.ApplicationEntry, ...]]:
         if isinstance(value, dict):
             raise where.error("must be a list of tables", "write [[application]]")
         found = items(application(files))(value, where)
-        seen: set[str] = set()
-        for entry in found:
-            if entry.name in seen:
-                where.refuse(where.error(f'two of them are called "{entry.name}"'))
-            seen.add(entry.name)
+        _names_once(value, where)
         return found
 
     return read
+
+
+def _names_once(value: object, where: Where) -> None:
+    first: dict[str, int] = {}
+    for index, table in enumerate(value if isinstance(value, list) else ()):
+        name = table.get("name") if isinstance(table, dict) else None
+        if isinstance(name, str) and first.setdefault(name, index) != index:
+            place = where.item(index).key("name")
+            where.refuse(place.error(f'"{name}" is the name of {where.item(first[name]).keys} too'))
 
 
 def _registries(files: Files) -> Reader[tuple[config.Registry, ...]]:
@@ -154,7 +160,6 @@ def variables(entry: config.ApplicationEntry, credentials: Path | None) -> dict[
         try:
             found[name] = path.read_text().removesuffix("\n").removesuffix("\r")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"{entry.name}: variable {name}: {unreadable(path, error)}"
-            ) from error
+            reason = f"{path}: {unreadable(error)}"
+            raise ConfigError(f"{entry.name}: variable {name}: {reason}") from error
     return found

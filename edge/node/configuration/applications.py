@@ -45,7 +45,7 @@ def application(files: Files) -> Reader[config.ApplicationEntry]:
     def read(value: object, where: Where) -> config.ApplicationEntry:
         with Table(value, where) as table:
             found = given(table, readers)
-            name = table.needed("name", parsed(application_name), "?")
+            name = table.needed("name", parsed(application_name), "")
         if "component" in found:
             found["options"] = found.pop("component")
         _one_source(table)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edge.application.fields import Where, string
 from edge.errors import ConfigError
+from edge.platform.tls import server_tls, unreadable
 
 __all__ = ["Files"]
 
@@ -91,12 +92,10 @@ class Files:
         """Whether the two belong together."""
         if not self.check:
             return
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
-            # A key with a passphrase would be asked for on the terminal.
-            context.load_cert_chain(certificate, key, lambda: b"")
-        except ssl.SSLError as error:
-            raise where.error(f"{certificate} and {key}: {certificate_problem(error)}") from None
+            server_tls(Path(certificate), Path(key))
+        except ConfigError as error:
+            raise where.error(error.message) from None
 
 
 def readable(path: Path, where: Where) -> None:
@@ -105,20 +104,4 @@ def readable(path: Path, where: Where) -> None:
     try:
         path.open("rb").close()
     except OSError as error:
-        raise where.error(f"{path}: {reason(error)}") from None
-
-
-def reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
-
-
-def certificate_problem(error: ssl.SSLError) -> str:
-    """What OpenSSL found wrong with a certificate and its key, in words."""
-    if error.reason == "KEY_VALUES_MISMATCH":
-        return "the key is not the certificate's"
-    return "not a certificate and its key in PEM; the key without a passphrase"
-
-
-def unreadable(path: Path, error: OSError | UnicodeDecodeError) -> ConfigError:
-    text = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else reason(error)
-    return ConfigError(f"{path}: {text}")
+        raise where.error(f"{path}: {unreadable(error)}") from None
