@@ -42,7 +42,7 @@ class Lab:
 
     @property
     def sandboxes(self) -> Sandboxes:
-        return next(iter(self.live._sandboxes.values()))
+        return next(iter(self.live.sandboxes.values()))
 
     def start(self, path: str, body: Pipe | None = None) -> tuple[LocalReply, Any]:
         """The reply, and what is left to do for it."""

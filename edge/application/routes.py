@@ -67,6 +67,18 @@ class Route:
         return not (self.wildcard or self.names)
 
     @property
+    def first(self) -> str | None:
+        """The first segment of every path that it matches; None: they differ, or have none."""
+        if not self.segments or any(piece[0] == ":" for piece in _pieces(self.segments[0])):
+            return None
+        return self.segments[0]
+
+    @property
+    def pattern(self) -> str:
+        """The same for routes that match the same paths."""
+        return _pattern(self)
+
+    @property
     def reserved(self) -> bool:
         return self.matched.startswith(RESERVED)
 

@@ -37,6 +37,8 @@ class LiveApplication:
 
     `sandboxes`: those of each component that has a trigger. `triggers`: what services of other
     types of trigger are told, by type; `events`: what runs their events, by the triggers' ids.
+    `base_path`: where it is mounted, a path without a trailing slash or "/"; requests come with
+    what is below it.
     """
 
     def __init__(
@@ -44,10 +46,12 @@ class LiveApplication:
         application: Application,
         sandboxes: Mapping[str, Sandboxes],
         triggers: Mapping[Kind, Any] | None = None,
+        base_path: str = "/",
     ) -> None:
         self.application = application
         self.triggers = triggers or {}
-        self._sandboxes = sandboxes
+        self.sandboxes = sandboxes
+        self._base_path = base_path
         self._health = _text(200, b"OK")
         self._info = _json({"name": application.name, "version": application.version})
         responders = [(t, self._responder(t)) for t in application.http]
@@ -58,6 +62,16 @@ class LiveApplication:
             for t in application.triggers
             if t.type in KINDS and t.component
         }
+
+    @property
+    def name(self) -> str:
+        return self.application.name
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """Those that requests reach."""
+        lost = {id(one.route) for one in self._router.unreachable}
+        return tuple(t.route for t in self.application.http if t.route and id(t.route) not in lost)
 
     @property
     def unreachable(self) -> list[str]:
@@ -79,7 +93,7 @@ class LiveApplication:
 
     def command(self) -> tuple[Sandboxes, int]:
         """The application's only component, which is a command, and its start function."""
-        name, found = self.application.name, list(self._sandboxes.values())
+        name, found = self.application.name, list(self.sandboxes.values())
         wagi = [trigger for trigger in self.application.http if trigger.wagi]
         if len(found) != 1 or not wagi:
             raise ConfigError(
@@ -89,7 +103,7 @@ class LiveApplication:
 
     def close(self) -> None:
         """Keeps nothing ready any more; requests under way go on."""
-        for sandboxes in self._sandboxes.values():
+        for sandboxes in self.sandboxes.values():
             sandboxes.close()
 
     def _well_known(self, path: str, reply: Reply) -> Work:
@@ -101,13 +115,13 @@ class LiveApplication:
             response = trigger.response
             return lambda _request, reply, _match: _respond(response, reply)
         assert trigger.component is not None
-        sandboxes = self._sandboxes[trigger.component]
+        sandboxes = self.sandboxes[trigger.component]
         if trigger.wagi is not None:
-            return _wagi(sandboxes, trigger.wagi)
-        return _http(sandboxes, trigger.route or CHAINED)
+            return _wagi(sandboxes, trigger.wagi, self._base_path)
+        return _http(sandboxes, trigger.route or CHAINED, self._base_path)
 
     def _event_handler(self, kind: Kind, component: str) -> EventHandler:
-        sandboxes = self._sandboxes[component]
+        sandboxes = self.sandboxes[component]
         found = event_entry(kind, component, sandboxes.component.code.plan)
         authority = quote(self.application.name, safe="")
         if found.native is None:
@@ -116,9 +130,12 @@ class LiveApplication:
 
     def _chained_to(self, trigger: HttpTrigger, respond: Responder) -> Handler:
         """Another component's call: it sees the route `/...`, whatever its own is."""
+        assert trigger.component is not None
+        sandboxes = self.sandboxes[trigger.component]
         if trigger.wagi is None:
-            assert trigger.component is not None
-            respond = _http(self._sandboxes[trigger.component], CHAINED)
+            respond = _http(sandboxes, CHAINED)
+        elif self._base_path != "/":
+            respond = _wagi(sandboxes, trigger.wagi)
 
         def handle(request: Request, reply: Reply) -> Work:
             match = Match(CHAINED, respond, path_info=request.target.partition("?")[0])
@@ -127,10 +144,10 @@ class LiveApplication:
         return handle
 
 
-def _http(sandboxes: Sandboxes, route: Route) -> Responder:
+def _http(sandboxes: Sandboxes, route: Route, base_path: str = "/") -> Responder:
     export = _entry(sandboxes, command=False)
     invoke = HttpInvoker(sandboxes, export)
-    headers = RequestHeaders(route)
+    headers = RequestHeaders(route, base_path=base_path)
 
     def respond(request: Request, reply: Reply, match: Match[Any]) -> Work:
         request.route = headers, match
@@ -146,9 +163,9 @@ def _limited(respond: Responder, sandboxes: Sandboxes) -> Responder:
     return lambda request, reply, match: respond(request, limited(options, request, reply), match)
 
 
-def _wagi(sandboxes: Sandboxes, wagi: Wagi) -> Responder:
+def _wagi(sandboxes: Sandboxes, wagi: Wagi, base_path: str = "/") -> Responder:
     export = _entry(sandboxes, command=True)
-    return _limited(WagiInvoker(sandboxes, export, wagi.argv).respond, sandboxes)
+    return _limited(WagiInvoker(sandboxes, export, wagi.argv, base_path).respond, sandboxes)
 
 
 def entry(component: str, exports: Mapping[str, int], *, command: bool) -> int:

@@ -69,8 +69,27 @@ class Node:
         local: LocalApplication,
         variables: Mapping[str, str],
         progress: Callable[[str], None] = _log.info,
+        *,
+        base_path: str = "/",
     ) -> LiveApplication:
-        """Loads, compiles and links an application. Nothing of it runs yet.
+        """Loads, compiles and links an application, which will be the only one. Nothing of it runs
+        yet. Raises as `load`.
+        """
+        live = await self.load(local, variables, progress, base_path=base_path)
+        # What was just loaded lives until the next change: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        return live
+
+    async def load(
+        self,
+        local: LocalApplication,
+        variables: Mapping[str, str],
+        progress: Callable[[str], None] = _log.info,
+        *,
+        base_path: str = "/",
+    ) -> LiveApplication:
+        """Loads, compiles and links one application of several.
 
         Raises ComponentError or ConfigError for what cannot be made live; nothing has changed then.
         """
@@ -82,12 +101,9 @@ class Node:
         for id in used_components(application):
             declared = application.components[id]
             profile = await self._profile(local, declared, values, chain)
-            component = await self._load(local.sources[id], id, progress)
+            component = await self._component(local.sources[id], id, progress)
             ready[id] = Sandboxes(component, profile, self.shared)
-        live = chain.live = LiveApplication(application, ready, triggers)
-        # What was just loaded lives until the next change: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
+        live = chain.live = LiveApplication(application, ready, triggers, base_path)
         return live
 
     def retire(self, live: LiveApplication) -> None:
@@ -96,7 +112,7 @@ class Node:
         # It refers to itself, and what is frozen is never collected: the next activation finds it.
         gc.unfreeze()
 
-    async def _load(
+    async def _component(
         self, source: Path, id: str, progress: Callable[[str], None]
     ) -> guest.Component:
         binary = await asyncio.to_thread(source.read_bytes)

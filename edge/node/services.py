@@ -7,8 +7,9 @@ node: all by the task that entered `Services`.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -21,12 +22,12 @@ from edge.application.messages import DeclaredBroker, read_broker, read_mqtt
 from edge.application.model import Application
 from edge.application.timers import read_cron
 from edge.errors import ConfigError
-from edge.invocation.application import LiveApplication
 from edge.invocation.event import EventHandler, Kind
 from edge.registry.atomic import write_file
 
 __all__ = [
     "Declared",
+    "Served",
     "Services",
     "Settings",
     "read_triggers",
@@ -35,17 +36,20 @@ __all__ = [
     "type_notes",
 ]
 
-# Seconds that events under way get when their server is exchanged for another.
+# Seconds that events under way get when nobody needs their server any more, and those in which it
+# may be told so.
 _HANDOVER = 5.0
+_GOODBYE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What services are opened with."""
+    """What services are opened with. `several`: applications may name several brokers."""
 
     state_dir: Path
     mqtt: config.Mqtt = field(default_factory=config.Mqtt)  # without a URL: the application's
     credentials: Path | None = None  # systemd's directory of them
+    several: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,14 @@ class TriggerType:
 def _mqtt(settings: Settings, broker: config.Mqtt) -> tuple[Service, Item]:
     from edge.triggers.mqtt import MqttService, Subscription
 
-    service = MqttService(broker, state_dir=settings.state_dir, credentials=settings.credentials)
+    state_dir = settings.state_dir
+    if settings.several and broker.url != settings.mqtt.url:
+        # Sessions are of a broker and a user: each has a file and a client identifier of its own.
+        name = hashlib.sha256(f"{broker.url}\0{broker.username}".encode()).hexdigest()[:12]
+        state_dir = state_dir / "mqtt" / name
+        if broker.client_id:
+            broker = replace(broker, client_id=f"{broker.client_id}-{name}")
+    service = MqttService(broker, state_dir=state_dir, credentials=settings.credentials)
     return service, Subscription
 
 
@@ -200,19 +211,38 @@ def trigger_notes(triggers: Mapping[Kind, Declared]) -> list[str]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
+class Served(Protocol):
+    """An application as services see it: its triggers by type, what runs them by their ids."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def triggers(self) -> Mapping[Kind, Any]: ...
+
+    @property
+    def events(self) -> Mapping[str, EventHandler]: ...
+
+
+@dataclass(slots=True)
 class _Running:
-    server: Any
     service: Service
     item: Item
+    shown: list[Any] = field(default_factory=list)
+
+
+# A type of trigger, and the server that its service is made for.
+_Key = tuple[Kind, Any]
 
 
 class Services:
-    """The services that are open, as an async context manager."""
+    """The services that are open, as an async context manager: one for each type of trigger and
+    each server that applications name.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._running: dict[Kind, _Running] = {}
+        self._running: dict[_Key, _Running] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -227,40 +257,62 @@ class Services:
             for running in self._running.values():
                 stack.push_async_exit(running.service)
 
-    async def prepare(self, live: LiveApplication) -> None:
-        """Opens what `live` needs. Raises EdgeError; what was served goes on then."""
-        for kind, declared in live.triggers.items():
-            server = _TYPES[kind].server(self._settings, declared)
-            running = self._running.get(kind)
-            if running is None or running.server != server:
-                await self._open(kind, server)
+    async def prepare(self, *applications: Served) -> None:
+        """Opens what these need. Raises EdgeError; what was served goes on then."""
+        for application in applications:
+            for kind, declared in application.triggers.items():
+                key = kind, self._server(kind, declared)
+                if key not in self._running:
+                    service, item = _TYPES[kind].make(self._settings, key[1])
+                    await service.__aenter__()
+                    self._running[key] = _Running(service, item)
 
-    async def update(self, live: LiveApplication) -> None:
-        """Serves the triggers of `live`, which was prepared, and no others."""
-        name = live.application.name
-        for kind, running in self._running.items():
-            declared = live.triggers.get(kind, Declared(()))
-            items = [running.item(t, name, live.events[t.id]) for t in declared.triggers]
-            await running.service.update(items)
+    async def update(self, *applications: Served) -> None:
+        """Serves the triggers of these, which were prepared, and no others."""
+        wanted: dict[_Key, list[Any]] = {}
+        for application in applications:
+            for kind, declared in application.triggers.items():
+                key = kind, self._server(kind, declared)
+                item, events = self._running[key].item, application.events
+                items = [item(t, application.name, events[t.id]) for t in declared.triggers]
+                wanted.setdefault(key, []).extend(items)
+        # First: another service may have to do with the same server.
+        for key in [key for key in self._running if key not in wanted]:
+            await _end(self._running.pop(key))
+        for key, items in wanted.items():
+            running = self._running[key]
+            if running.shown != items:
+                await running.service.update(items)
+                running.shown = items
 
     async def ready(self) -> None:
         """Until all that was last shown is served, however long servers are away."""
         for running in tuple(self._running.values()):
-            ready = getattr(running.service, "ready", None)  # timers wait for nobody
-            if ready is not None:
-                await ready()
+            await _ready(running.service)
 
     async def drain(self, timeout: float) -> None:
         """Takes no more events and finishes what is under way, at most `timeout` seconds."""
         async with asyncio.TaskGroup() as group:
-            for kind, running in self._running.items():
+            for (kind, _), running in self._running.items():
                 group.create_task(running.service.drain(timeout), name=f"drain {kind}")
 
-    async def _open(self, kind: Kind, server: Any) -> None:
-        service, item = _TYPES[kind].make(self._settings, server)
-        await service.__aenter__()
-        old = self._running.get(kind)
-        self._running[kind] = _Running(server, service, item)
-        if old is not None:  # another server
-            await old.service.drain(_HANDOVER)
-            await old.service.__aexit__(None, None, None)
+    def _server(self, kind: Kind, declared: Declared) -> Any:
+        return _TYPES[kind].server(self._settings, declared)
+
+
+async def _ready(service: Service) -> None:
+    ready = getattr(service, "ready", None)  # timers wait for nobody
+    if ready is not None:
+        await ready()
+
+
+async def _end(running: _Running) -> None:
+    """Nobody needs it any more: its server is told so, if that is there."""
+    service = running.service
+    if running.shown:
+        await service.update(())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE):
+                await _ready(service)
+    await service.drain(_HANDOVER)
+    await service.__aexit__(None, None, None)

@@ -87,7 +87,7 @@ async def activate(node: Node, wasm: str, folder: Path) -> LiveApplication:
 
 
 def instantiate(live: LiveApplication, times: int) -> list[int]:
-    (sandboxes,) = live._sandboxes.values()
+    (sandboxes,) = live.sandboxes.values()
     took = []
     for _ in range(times):
         start = time.perf_counter_ns()
@@ -97,7 +97,7 @@ def instantiate(live: LiveApplication, times: int) -> list[int]:
 
 
 async def take_ready(live: LiveApplication, times: int) -> list[int]:
-    (sandboxes,) = live._sandboxes.values()
+    (sandboxes,) = live.sandboxes.values()
     took = []
     for _ in range(times):
         start = time.perf_counter_ns()

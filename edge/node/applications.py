@@ -1,0 +1,386 @@
+"""The live applications of a node: one table that requests and events read, and the one place where
+it is changed.
+
+What serves changes between two turns of the loop and never halfway: a request or an event goes to
+the version of the moment it came, and stays with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from edge import config
+from edge.application.overrides import overridden
+from edge.errors import EdgeError
+from edge.invocation.application import LiveApplication
+from edge.invocation.event import Event, EventHandler, Kind, Outcome, Status
+from edge.node import Node, health, variables
+from edge.node.front import answer
+from edge.node.services import Services, type_notes
+from edge.node.soak import Soak
+from edge.node.table import Mounted, Table
+from edge.registry.digest import Digest
+from edge.registry.local import LocalApplication
+from edge.registry.sync.wanted import Candidate, Wanted
+from edge.wasi.http.message import Handler
+
+__all__ = ["Applications", "Version"]
+
+_log = logging.getLogger("edge.node")
+
+# Versions that came or went before the collector looks at all of them: it stops the node for
+# milliseconds, and with many applications for longer. As a share of the applications, but at least
+# so many.
+_SETTLE_SHARE, _SETTLE_LEAST = 0.25, 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Version:
+    """An application as it was when it was prepared: a Candidate."""
+
+    wanted: Wanted
+    digest: Digest | None
+    live: LiveApplication
+
+    @property
+    def name(self) -> str:
+        return self.wanted.entry.name
+
+
+class Server(Protocol):
+    """What HTTP requests come from."""
+
+    handler: Handler
+
+
+class _Port:
+    """What a service calls for the events of one trigger, whatever version serves it."""
+
+    __slots__ = ("handle",)
+
+    def __init__(self, handle: EventHandler) -> None:
+        self.handle = handle
+
+    def __call__(self, event: Event) -> Outcome | Coroutine[Any, Any, Outcome]:
+        return self.handle(event)
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """What serves under a name. `before`: loaded still, to return to."""
+
+    version: Version
+    before: Version | None = None
+    soak: Soak | None = None
+    watching: asyncio.Task[None] | None = None
+    ports: dict[str, _Port] = field(default_factory=dict)
+
+    # What services see of it
+    @property
+    def name(self) -> str:
+        return self.version.name
+
+    @property
+    def triggers(self) -> Mapping[Kind, Any]:
+        return self.version.live.triggers
+
+    @property
+    def events(self) -> Mapping[str, EventHandler]:
+        return self.ports
+
+    @property
+    def handler(self) -> Handler:
+        return self.version.live if self.soak is None else self.soak.handle
+
+
+class Applications:
+    """As an async context manager: leaving it ends what is watched and retires everything.
+
+    A Host for sync. `settings` may be replaced: it counts for what is prepared or watched later.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        services: Services,
+        settings: config.Daemon,
+        *,
+        credentials: Path | None = None,
+    ) -> None:
+        self.settings = settings
+        self._node = node
+        self._services = services
+        self._credentials = credentials
+        self._table: Table[Handler] = Table()
+        self._slots: dict[str, _Slot] = {}
+        self._server: Server | None = None
+        self._changing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._unsettled = 0
+        self._settled = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        tasks = {*self._tasks, *(s.watching for s in self._slots.values() if s.watching)}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        for slot in self._slots.values():
+            for version in (slot.version, slot.before):
+                if version is not None:
+                    version.live.close()
+
+    # What others see
+
+    @property
+    def handler(self) -> Handler:
+        """Answers the node's HTTP requests."""
+        return self._table.only or partial(answer, self._table)
+
+    def serve(self, server: Server) -> None:
+        """Requests come from there: it always has the handler of the moment."""
+        self._server = server
+        server.handler = self.handler
+
+    def live(self, name: str) -> LiveApplication | None:
+        slot = self._slots.get(name)
+        return None if slot is None else slot.version.live
+
+    def versions(self) -> Sequence[Version]:
+        """Those that serve."""
+        return [slot.version for slot in self._slots.values()]
+
+    # Host
+
+    async def prepare(
+        self, wanted: Wanted, local: LocalApplication, digest: Digest | None, *, check: bool = True
+    ) -> Version:
+        """See Host."""
+        entry = wanted.entry
+        application = overridden(
+            replace(local.application, name=entry.name), self.settings.defaults, entry.options
+        )
+        notes = (*application.notes, *type_notes(application))
+        values = await variables.values(entry, self._credentials)
+        live = await self._node.load(
+            replace(local, application=application), values, base_path=entry.mount.path
+        )
+        try:
+            async with self._changing:
+                await self._services.prepare(live)
+            if check:
+                for note in (*notes, *(f"no request reaches {r}" for r in live.unreachable)):
+                    _log.warning("application %s: note: %s", entry.name, note)
+                await health.instantiate(live)
+                await health.check(live)
+        except BaseException:
+            live.close()
+            raise
+        return Version(wanted, digest, live)
+
+    async def swap(self, changes: Mapping[str, Candidate | None]) -> None:
+        """See Host."""
+        versions = {name: _version(candidate) for name, candidate in changes.items()}
+        mounted = {n: None if v is None else _mounted(v) for n, v in versions.items()}
+        async with self._changing:
+            self._changed(mounted)  # raises where it cannot be
+            await self._services.prepare(*(v.live for v in versions.values() if v))
+            # From here to the last assignment nothing else runs: a version may have failed and
+            # been taken back while services were opened.
+            table = self._changed(mounted)
+            before = {name: self._slots.get(name) for name in versions}
+            for name, version in versions.items():
+                self._replace(name, version)
+            self._show(table)
+            after = [(old, self._slots.get(name)) for name, old in before.items()]
+            if any(_triggers(old) != _triggers(new) for old, new in after):
+                await self._update_services()
+        self._settle(len(changes))
+
+    def watch(
+        self, name: str, seconds: float, failed: Callable[[str], None], passed: Callable[[], None]
+    ) -> None:
+        """See Host. Where there is no version before it, one that fails goes on."""
+        slot = self._slots[name]
+        self._unwatch(slot)
+        slot.soak = Soak(slot.version.live, self.settings.sync, partial(self._failed, slot, failed))
+        slot.watching = asyncio.get_running_loop().create_task(
+            self._watch(slot, slot.soak, seconds, passed), name=f"watch {name}"
+        )
+        self._place(slot)
+
+    def discard(self, candidate: Candidate) -> None:
+        """See Host."""
+        version = _version(candidate)
+        if version is not None and not self._in_use(version):
+            self._retire(version)
+
+    # Changing what serves. None of it awaits.
+
+    def _changed(self, mounted: Mapping[str, Mounted[Handler] | None]) -> Table[Handler]:
+        """Raises ConfigError also where a version that is watched could not be taken back."""
+        table = self._table.change(mounted)
+        for name, slot in self._slots.items():
+            if slot.before is not None and name not in mounted:
+                table.change({name: _mounted(slot.before)})
+        return table
+
+    def _replace(self, name: str, version: Version | None) -> None:
+        old = self._slots.pop(name, None)
+        if old is not None:
+            self._unwatch(old)
+            if old.before is not None:
+                self._retire(old.before)
+        if version is None:
+            if old is not None:
+                self._close_ports(old.ports)
+                self._retire(old.version)
+            return
+        slot = _Slot(version, ports=old.ports if old else {})
+        self._slots[name] = slot
+        if old is not None and version.wanted.soak > 0:
+            slot.before = old.version
+        elif old is not None:
+            self._retire(old.version)
+        self._connect(slot)
+
+    def _show(self, table: Table[Handler]) -> None:
+        self._table = table
+        if self._server is not None:
+            self._server.handler = self.handler
+
+    def _place(self, slot: _Slot) -> None:
+        """What stands in front of the version, or the version itself, has changed."""
+        mounted = replace(_mounted(slot.version), target=slot.handler)
+        self._connect(slot)
+        self._show(self._table.change({slot.name: mounted}))
+
+    def _connect(self, slot: _Slot) -> None:
+        """Events go to the version of the slot from now on."""
+        events = slot.version.live.events
+        self._close_ports({id: slot.ports.pop(id) for id in [*slot.ports] if id not in events})
+        for id, handle in events.items():
+            if slot.soak is not None:
+                handle = slot.soak.event(handle)
+            if id in slot.ports:
+                slot.ports[id].handle = handle
+            else:
+                slot.ports[id] = _Port(handle)
+
+    def _close_ports(self, ports: Mapping[str, _Port]) -> None:
+        for port in ports.values():
+            port.handle = _gone
+
+    # Watching
+
+    async def _watch(
+        self, slot: _Slot, soak: Soak, seconds: float, passed: Callable[[], None]
+    ) -> None:
+        await soak.run(seconds)
+        if slot.soak is not soak:
+            return
+        slot.watching = None
+        self._unwatch(slot)
+        self._place(slot)
+        if slot.before is not None:
+            self._retire(slot.before)
+            slot.before = None
+        passed()
+
+    def _failed(self, slot: _Slot, failed: Callable[[str], None], reason: str) -> None:
+        """Called where the failure shows, perhaps by the guest that failed: the version before
+        serves when this returns, everything else follows.
+        """
+        bad, slot.soak = slot.version, None
+        if slot.before is not None:
+            slot.version, slot.before = slot.before, None
+        self._place(slot)
+        asyncio.get_running_loop().call_soon(self._after_failure, slot, bad, failed, reason)
+
+    def _after_failure(
+        self, slot: _Slot, bad: Version, failed: Callable[[str], None], reason: str
+    ) -> None:
+        self._unwatch(slot)
+        if bad is not slot.version:
+            if bad.live.triggers != slot.version.live.triggers:
+                self._start(self._follow(), f"services of {slot.name}")
+            self._retire(bad)
+        failed(reason)
+
+    def _unwatch(self, slot: _Slot) -> None:
+        if slot.soak is not None:
+            slot.soak.end()
+            slot.soak = None
+        if slot.watching is not None:
+            slot.watching.cancel()
+            slot.watching = None
+
+    # Services, and what is left behind
+
+    async def _follow(self) -> None:
+        async with self._changing:
+            await self._services.prepare(*(slot.version.live for slot in self._slots.values()))
+            await self._update_services()
+
+    async def _update_services(self) -> None:
+        try:
+            await self._services.update(*self._slots.values())
+        except (EdgeError, OSError) as exc:
+            _log.error("events beside HTTP are not served as they should be: %s", exc)
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _in_use(self, version: Version) -> bool:
+        slot = self._slots.get(version.name)
+        return slot is not None and version in (slot.version, slot.before)
+
+    def _retire(self, version: Version) -> None:
+        """Requests under way go on, nothing is kept ready."""
+        version.live.close()
+        self._unsettled += 1
+
+    def _settle(self, changed: int) -> None:
+        """What is loaded lives for long: the collector need not look at it again and again."""
+        self._unsettled += changed
+        most = max(_SETTLE_LEAST, _SETTLE_SHARE * len(self._slots))
+        if self._unsettled > most or not self._settled:
+            self._settled, self._unsettled = True, 0
+            gc.unfreeze()
+            gc.collect()
+            gc.freeze()
+
+
+def _version(candidate: Candidate | None) -> Version | None:
+    assert candidate is None or isinstance(candidate, Version)
+    return candidate
+
+
+def _mounted(version: Version) -> Mounted[Handler]:
+    return Mounted(version.wanted.entry.mount, version.live.routes, version.live)
+
+
+def _triggers(slot: _Slot | None) -> Mapping[Kind, Any]:
+    return {} if slot is None else slot.triggers
+
+
+def _gone(_event: Event) -> Outcome:
+    return Outcome(Status.BUSY, "the trigger is not served any more")
