@@ -167,13 +167,13 @@ def test_a_port_in_use_is_a_clear_error(guest: Guest, state: Path) -> None:
         (("--memory", "much"), USAGE, '"64MiB"'),
         (("--memory", "1MiB"), CONFIG, "an instance takes 64MiB"),
         (("--variable", "novalue"), CONFIG, "is not NAME=VALUE"),
-        (("--variable", "a=@/no/such/file"), CONFIG, "/no/such/file"),
+        (("--variable", "a=@/no/such/file"), CONFIG, "/no/such/file: no such file or dir"),
         (("--tls-cert", "/tmp/x"), CONFIG, "need each other"),
-        (("--tls-cert", "/no/cert", "--tls-key", "/no/key"), CONFIG, "/no/cert"),
+        (("--tls-cert", "/no/cert", "--tls-key", "/no/key"), CONFIG, "/no/cert: no such file"),
         (("--state-dir", "/proc/nowhere"), 1, "--state-dir"),
         (("--once",), CONFIG, "is not a single command"),
         (("--", "argument"), USAGE, "--once"),
-        (("--nonsense",), USAGE, "--nonsense"),
+        (("--nonsense",), USAGE, "edge up: error: unrecognized arguments: --nonsense"),
     ],
 )
 def test_a_wrong_option_is_explained(

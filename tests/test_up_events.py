@@ -377,8 +377,8 @@ def test_a_broker_that_is_not_there_does_not_stop_http(
         (("--mqtt", "embedded:70000"), ("--mqtt embedded:70000",)),
         (("--mqtt", "embedded", "--mqtt-ca", "ca.pem"), ("--mqtt-ca: the embedded broker",)),
         (("--mqtt", "mqtts://localhost", "--mqtt-cert", "c.pem"), ("--mqtt-cert and --mqtt-key",)),
-        (("--mqtt", "mqtts://localhost", "--mqtt-ca", "nowhere.pem"), ("nowhere.pem",)),
-        (("--mqtt", "mqtt://u@localhost", "--mqtt-password-file", "nowhere"), ("nowhere",)),
+        (("--mqtt", "mqtts://localhost", "--mqtt-ca", "nowhere.pem"), ("--mqtt-ca: nowhere.pem",)),
+        (("--mqtt", "mqtt://u@localhost", "--mqtt-password-file", "nowhere"), ("-file: nowhere",)),
     ],
 )
 def test_a_broker_is_named_well_or_refused_at_once(

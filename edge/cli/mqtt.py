@@ -17,6 +17,17 @@ from edge.triggers.broker import embedded_broker
 EMBEDDED = re.compile(r"embedded(?::(?P<port>[0-9]{1,5}))?")
 PORT = 1883
 
+# Key of the settings -> the option that gives it here.
+_OPTIONS = {
+    "mqtt.url": "--mqtt",
+    "mqtt.password_file": "--mqtt-password-file",
+    "mqtt.ca_file": "--mqtt-ca",
+    "mqtt.certificate_file": "--mqtt-cert",
+    "mqtt.key_file": "--mqtt-key",
+    "mqtt.client_id": "--mqtt-client-id",
+}
+_KEY = re.compile("|".join(rf"{re.escape(key)}\b" for key in _OPTIONS))
+
 # What only a broker elsewhere has.
 _FILES = ("password-file", "ca", "cert", "key")
 
@@ -43,11 +54,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 @asynccontextmanager
 async def broker(options: argparse.Namespace) -> AsyncIterator[Mqtt]:
     """The settings that the options mean, without a URL when they name no broker; an embedded
-    broker runs while the context lasts. Raises EdgeError.
+    broker runs while the context lasts. Raises EdgeError; one that names a key of the settings
+    names the option when it leaves the context.
     """
     embedded = EMBEDDED.fullmatch(options.mqtt or "")
     if embedded is None:
-        yield _settings(options)
+        try:
+            yield _settings(options)
+        except ConfigError as exc:
+            raise _by_option(exc) from exc
         return
     for name in (name for name in _FILES if _file(options, name)):
         raise ConfigError(f"--mqtt-{name}: the embedded broker has neither users nor TLS")
@@ -72,6 +87,13 @@ def _settings(options: argparse.Namespace) -> Mqtt:
         key_file=_file(options, "key"),
         client_id=options.mqtt_client_id or "",
     )
+
+
+def _by_option(error: ConfigError) -> ConfigError:
+    texts = [
+        text and _KEY.sub(lambda m: _OPTIONS[m[0]], text) for text in (error.message, error.hint)
+    ]
+    return ConfigError(texts[0] or "", hint=texts[1])
 
 
 def _file(options: argparse.Namespace, name: str) -> str | None:
