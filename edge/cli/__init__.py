@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from edge.cli import check, fleet, pull, push, up
+from edge.cli import apps, check, deploy, fleet, invoke, pull, push, up
 from edge.errors import EdgeError
 
-_VERBS = (up, check, push, pull, fleet)
+_VERBS = (up, check, push, pull, deploy, apps, invoke, fleet)
 
 _EPILOG = """\
 examples:
@@ -25,6 +25,8 @@ examples:
   edge check --config edge.toml        validate the configuration of a node
   edge push examples/hello REF         put it into a registry; REF like registry.example/hello:1.0
   edge up REF                          run what a registry has
+  edge deploy REF --mount /hello       run it on the node of this machine, and follow its tag
+  edge apps                            what that node runs
 """
 
 

@@ -25,7 +25,6 @@ from edge.application.fields import Table, Where, boolean, items, string
 from edge.application.units import show_size
 from edge.errors import ConfigError, EdgeError
 from edge.node.control import Control
-from edge.node.entry import read_entry
 from edge.node.invoke import Call
 from edge.node.socket import unix_socket
 
@@ -36,11 +35,16 @@ _BODY_MAX = 24 << 20
 # Seconds between two signs of life of work that takes long.
 _ALIVE = 10.0
 
+# Lines of progress that wait for a slow reader; what comes after them is not told.
+_UNREAD = 64
+
 _LINES = "application/x-ndjson"
 
 _log = logging.getLogger("edge.node")
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+# What takes long; it is handed what tells how far it is.
+Work = Callable[[Callable[[str], None]], Awaitable[Any]]
 
 
 class Api:
@@ -79,6 +83,7 @@ class Api:
         application.add_routes(
             [
                 web.get("/v1/apps", self._apps),
+                web.get("/v1/apps/{name}", self._app),
                 web.get("/v1/status", self._status),
                 web.post("/v1/deploy", self._deploy),
                 web.post("/v1/undeploy", self._undeploy),
@@ -95,38 +100,41 @@ class Api:
     async def _apps(self, _request: web.Request) -> web.StreamResponse:
         return web.json_response(self._control.apps())
 
+    async def _app(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(self._control.app(request.match_info["name"]))
+
     async def _status(self, _request: web.Request) -> web.StreamResponse:
         return web.json_response(await self._control.status())
 
     # Changing
 
     async def _deploy(self, request: web.Request) -> web.StreamResponse:
-        entry = read_entry(await _json(request), Where("deploy"))
+        entry = self._control.entry(await _json(request))
         _told(request, f"deploy of {entry.name}")
-        return await self._long(request, self._control.deploy(entry))
+        return await self._long(request, lambda progress: self._control.deploy(entry, progress))
 
     async def _undeploy(self, request: web.Request) -> web.StreamResponse:
         with Table(await _json(request), Where("undeploy")) as table:
             name = table.need("name", string)
             purge = table.get("purge", boolean, False)
         _told(request, f"undeploy of {name}{' with its data' if purge else ''}")
-        return await self._long(request, self._control.undeploy(name, purge=purge))
+        return await self._long(request, lambda _: self._control.undeploy(name, purge=purge))
 
     async def _rollback(self, request: web.Request) -> web.StreamResponse:
         with Table(await _json(request), Where("rollback")) as table:
             name = table.need("name", string)
         _told(request, f"rollback of {name}")
-        return await self._long(request, self._control.rollback(name))
+        return await self._long(request, lambda _: self._control.rollback(name))
 
     async def _sync(self, request: web.Request) -> web.StreamResponse:
         with Table(await _json(request), Where("sync")) as table:
             name = table.optional("name", string)
             retry = table.get("retry", boolean, False)
-        return await self._long(request, self._control.sync(name, retry=retry))
+        return await self._long(request, lambda _: self._control.sync(name, retry=retry))
 
     async def _reload(self, request: web.Request) -> web.StreamResponse:
         _told(request, "reload")
-        return await self._long(request, self._control.reload())
+        return await self._long(request, lambda _: self._control.reload())
 
     async def _invoke(self, request: web.Request) -> web.StreamResponse:
         with Table(await _json(request), Where("invoke")) as table:
@@ -137,22 +145,38 @@ class Api:
 
     # Work that takes long
 
-    async def _long(self, request: web.Request, work: Awaitable[Any]) -> web.StreamResponse:
-        async with aclosing(self._progress(work)) as parts:
+    async def _long(self, request: web.Request, work: Work) -> web.StreamResponse:
+        async with aclosing(self._followed(work)) as parts:
             return await _stream(request, parts)
 
-    async def _progress(self, work: Awaitable[Any]) -> AsyncGenerator[Mapping[str, Any], None]:
-        """Its result; until then a sign of life now and then."""
+    async def _followed(self, work: Work) -> AsyncGenerator[Mapping[str, Any], None]:
+        """Its result; until then its progress, or a sign of life now and then."""
+        said: asyncio.Queue[str | None] = asyncio.Queue()
+
+        def progress(text: str) -> None:
+            if said.qsize() < _UNREAD:
+                said.put_nowait(text)
 
         async def run() -> Any:
-            return await work
+            try:
+                return await work(progress)
+            finally:
+                said.put_nowait(None)
 
         job = asyncio.get_running_loop().create_task(run(), name="node api")
         self._jobs.add(job)
         job.add_done_callback(self._ended)
-        while not (await asyncio.wait((job,), timeout=_ALIVE))[0]:
-            yield {"progress": None}
-        yield {"result": job.result()}
+        while not job.done():
+            try:
+                async with asyncio.timeout(_ALIVE):
+                    text = await said.get()
+            except TimeoutError:
+                yield {"progress": None}
+                continue
+            if text is None:
+                break
+            yield {"progress": text}
+        yield {"result": await job}
 
     def _ended(self, job: asyncio.Task[Any]) -> None:
         """Looks at its error, which nobody else does when who asked is gone."""

@@ -9,67 +9,39 @@ import datetime
 import importlib.metadata
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from edge import config
-from edge.application.fields import did_you_mean
-from edge.errors import ConfigError
+from edge.application.fields import Where, did_you_mean
+from edge.errors import ConfigError, EdgeError
 from edge.invocation.application import LiveApplication
+from edge.node.entry import read_entry
 from edge.node.invoke import Call, Part, invoke
 from edge.registry.digest import Digest
-from edge.registry.sync.wanted import Source
+from edge.registry.sync.status import AppStatus
 
-__all__ = ["AppStatus", "Control", "Facts", "Running", "Syncing"]
-
-
-class AppStatus(Protocol):
-    """How one application is doing."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def reference(self) -> str | None:
-        """Where it comes from; None: from a path of this machine."""
-
-    @property
-    def source(self) -> Source: ...
-    @property
-    def mount(self) -> config.Mount: ...
-    @property
-    def digest(self) -> Digest | None:
-        """Of the version that is live; None: none is."""
-
-    @property
-    def previous(self) -> Digest | None:
-        """Of the version that a rollback brings back."""
-
-    @property
-    def state(self) -> str: ...
-    @property
-    def reason(self) -> str:
-        """Why it is not as it should be; empty when it is."""
-
-    @property
-    def since(self) -> float | None:
-        """When it came to this state: seconds since 1970."""
+__all__ = ["Control", "Facts", "Running", "Syncing"]
 
 
 class Syncing(Protocol):
-    """What keeps applications at what is wanted of them."""
+    """What keeps applications at what is wanted of them: see `registry.sync.Sync`."""
 
     def apps(self) -> Sequence[AppStatus]: ...
 
-    async def deploy(self, entry: config.ApplicationEntry) -> None:
-        """Returns when it is live. Raises EdgeError when it cannot be: nothing has changed then."""
+    def deployed(self, name: str) -> config.ApplicationEntry | None: ...
+
+    async def deploy(
+        self, entry: config.ApplicationEntry, progress: Callable[[str], None], /
+    ) -> AppStatus: ...
 
     async def undeploy(self, name: str, *, purge: bool) -> None: ...
 
-    async def rollback(self, name: str) -> None: ...
+    async def rollback(self, name: str) -> AppStatus: ...
 
-    async def sync_now(self, name: str | None, *, retry: bool) -> None: ...
+    async def sync_now(self, name: str | None, *, retry: bool) -> list[AppStatus]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +86,9 @@ class Control:
     def apps(self) -> list[dict[str, Any]]:
         return [_app(status) for status in self._running.sync.apps()]
 
+    def app(self, name: str) -> dict[str, Any]:
+        return _app(self._known(name))
+
     async def status(self) -> dict[str, Any]:
         settings, facts = self._running.settings, await self._running.facts()
         states = Counter(status.state for status in self._running.sync.apps())
@@ -132,9 +107,15 @@ class Control:
             "notes": facts.notes,
         }
 
-    async def deploy(self, entry: config.ApplicationEntry) -> dict[str, Any]:
-        await self._running.sync.deploy(entry)
-        return self._one(entry.name)
+    def entry(self, request: object) -> config.ApplicationEntry:
+        """What somebody asks to be deployed; what is not given stays as it was deployed before."""
+        return read_entry(request, Where("deploy"), self._running.sync.deployed)
+
+    async def deploy(
+        self, entry: config.ApplicationEntry, progress: Callable[[str], None]
+    ) -> dict[str, Any]:
+        """Returns when it is live."""
+        return _app(await self._running.sync.deploy(entry, progress))
 
     async def undeploy(self, name: str, *, purge: bool) -> None:
         self._known(name)
@@ -142,15 +123,13 @@ class Control:
 
     async def rollback(self, name: str) -> dict[str, Any]:
         self._known(name)
-        await self._running.sync.rollback(name)
-        return self._one(name)
+        return _app(await self._running.sync.rollback(name))
 
     async def sync(self, name: str | None, *, retry: bool) -> list[dict[str, Any]]:
-        """Looks at one application's reference, or at everything; how all of them are then."""
+        """Looks at one application's reference, or at everything; how they are then."""
         if name is not None:
             self._known(name)
-        await self._running.sync.sync_now(name, retry=retry)
-        return self.apps() if name is None else [self._one(name)]
+        return [_app(one) for one in await self._running.sync.sync_now(name, retry=retry)]
 
     async def reload(self) -> list[str]:
         return list(await self._running.reload())
@@ -161,13 +140,10 @@ class Control:
         live = self._running.live(name)
         if live is None:
             why = f": {status.reason}" if status.reason else ""
-            raise ConfigError(f"application {name}: is {status.state}, not live{why}")
-        async with aclosing(invoke(live, call, status.mount)) as parts:
+            raise EdgeError(f"application {name}: is {status.state}, and nothing serves{why}")
+        async with aclosing(invoke(live, call, status.mount.host)) as parts:
             async for part in parts:
                 yield part
-
-    def _one(self, name: str) -> dict[str, Any]:
-        return _app(self._known(name))
 
     def _known(self, name: str) -> AppStatus:
         known = {status.name: status for status in self._running.sync.apps()}

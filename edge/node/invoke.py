@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from edge import config
 from edge.application.fields import did_you_mean
 from edge.application.model import TriggerDeclaration
 from edge.errors import ConfigError, EdgeError
@@ -54,15 +53,13 @@ class Call:
     subject: str | None = None
 
 
-async def invoke(
-    live: LiveApplication, call: Call, mount: config.Mount
-) -> AsyncGenerator[Part, None]:
-    """Runs it and gives the answer as it comes. Closing it ends the guest. Raises EdgeError for a
-    call that cannot be, and for a guest that failed.
+async def invoke(live: LiveApplication, call: Call, host: str | None) -> AsyncGenerator[Part, None]:
+    """Runs it and gives the answer as it comes; closing it ends the guest. `host`: of the
+    application's mount. Raises EdgeError for a call that cannot be, and for a guest that failed.
     """
     begun = time.monotonic()
     event = _event_trigger(live, call)
-    parts = _request(live, call, mount) if event is None else _event(live, call, event)
+    parts = _request(live, call, host) if event is None else _event(live, call, event)
     async with aclosing(parts):
         async for part in parts:
             yield part
@@ -73,10 +70,10 @@ async def invoke(
 
 
 async def _request(
-    live: LiveApplication, call: Call, mount: config.Mount
+    live: LiveApplication, call: Call, host: str | None
 ) -> AsyncGenerator[Part, None]:
     handler = _handler(live, call)
-    authority = mount.host or quote(live.application.name, safe="")
+    authority = host or quote(live.application.name, safe="")
     request = Request(
         call.method,
         "http",

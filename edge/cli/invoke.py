@@ -1,0 +1,147 @@
+"""`edge invoke`: runs an application's component once, on the node that has it."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edge.cli.common import Verbs, argument
+from edge.cli.node import ask, socket_argument
+from edge.errors import ConfigError
+from edge.node.client import NodeClient
+
+_EPILOG = """\
+examples:
+  edge invoke hello --path /world                      a request, as at the application's mount
+  edge invoke thermostat --trigger readings --subject sensors/kitchen/temperature --data 31.5
+  edge invoke report --trigger nightly                 a tick, now
+
+Prints the answer's body. The exit code is 1 when the answer's status is 400 or above, or when the
+event failed.
+"""
+
+
+def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
+    parser = verbs.add_parser(
+        "invoke",
+        parents=[common],
+        help="run something of an application once",
+        description="Sends a request to an application, or an event to one of its triggers.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", metavar="NAME", help="as `edge apps` shows it")
+    parser.add_argument("--component", metavar="ID", help="this one, whatever the routes say")
+    parser.add_argument("--trigger", metavar="ID", help="an event for this trigger")
+    parser.add_argument("--subject", metavar="TOPIC", help="the event's topic or channel")
+    parser.add_argument(
+        "--data", "-d", metavar="DATA", help="the body; @FILE takes it from a file, - from stdin"
+    )
+    parser.add_argument(
+        "--path",
+        type=argument(_path),
+        metavar="PATH",
+        help="of the request, below the mount, perhaps with a ?query (default: /)",
+    )
+    parser.add_argument(
+        "--method", "-X", metavar="METHOD", help="of the request (default: GET; POST with data)"
+    )
+    parser.add_argument(
+        "--header",
+        "-H",
+        action="append",
+        default=[],
+        type=argument(_header),
+        metavar="NAME: VALUE",
+        help="of the request",
+    )
+    parser.add_argument(
+        "--verbose", "-v", action="store_true", help="show status, headers and time on stderr"
+    )
+    socket_argument(parser)
+    parser.set_defaults(run=run)
+
+
+def _path(text: str) -> str:
+    if not text.startswith("/") or not text.isascii() or any(c <= " " for c in text):
+        raise ConfigError(f'{text!a}: is not a path like "/x?y=z"', hint="encode what is not ASCII")
+    return text
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise ConfigError(f'{text!a}: is not a header like "accept: text/plain"')
+    return name.strip(), value.strip()
+
+
+def run(options: argparse.Namespace) -> int:
+    body = _call(options)
+    return ask(options, lambda node: _invoke(node, options, body))
+
+
+def _call(options: argparse.Namespace) -> dict[str, Any]:
+    request = (options.path, options.method, options.component)
+    if options.trigger is not None and any(request):
+        raise ConfigError("--trigger: an event has no --path, --method or --component")
+    data = _data(options.data)
+    given = {
+        "name": options.name,
+        "component": options.component,
+        "trigger": options.trigger,
+        "subject": options.subject,
+        "path": options.path,
+        "method": options.method or ("POST" if options.data is not None else None),
+        "headers": options.header,
+        "data": base64.b64encode(data).decode(),
+    }
+    return {key: value for key, value in given.items() if value}
+
+
+def _data(given: str | None) -> bytes:
+    if given is None:
+        return b""
+    if given == "-":
+        return sys.stdin.buffer.read()
+    if not given.startswith("@"):
+        return given.encode(errors="surrogateescape")
+    try:
+        return Path(given[1:]).read_bytes()
+    except OSError as exc:
+        raise ConfigError(f"--data {given}: {exc.strerror}") from exc
+
+
+async def _invoke(node: NodeClient, options: argparse.Namespace, body: Mapping[str, Any]) -> int:
+    code = 0
+    async for part in node.lines("/v1/invoke", body):
+        if "data" in part:
+            sys.stdout.buffer.write(base64.b64decode(part["data"]))
+            sys.stdout.buffer.flush()
+        elif "status" in part:
+            code = int(part["status"] >= 400)
+            _tell(options, f"status {part['status']}", *_shown(part["headers"]))
+        elif "outcome" in part:
+            code = int(part["outcome"] != "done")
+            if code:
+                sys.stderr.write(f"edge: the event was not handled: {_why(part)}\n")
+            _tell(options, part["outcome"])
+        elif "seconds" in part:
+            _tell(options, f"{part['seconds'] * 1000:.3g} ms")
+    return code
+
+
+def _shown(headers: list[list[str]]) -> list[str]:
+    return [f"{name}: {value}" for name, value in headers]
+
+
+def _why(part: Mapping[str, Any]) -> str:
+    return f"{part['outcome']}: {part['reason']}" if part["reason"] else str(part["outcome"])
+
+
+def _tell(options: argparse.Namespace, *lines: str) -> None:
+    if options.verbose:
+        sys.stderr.write("".join(f"{line}\n" for line in lines))
