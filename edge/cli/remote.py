@@ -7,19 +7,21 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 
 from edge.errors import ConfigError, PullError, Refused
 from edge.registry import bundle, local, transfer
-from edge.registry.client import RegistryClient, RegistrySettings
+from edge.registry.blobs import in_thread
+from edge.registry.client import RegistryClient, RegistrySettings, Resolved
 from edge.registry.credentials import DockerConfig, docker_config
 from edge.registry.digest import Digest
 from edge.registry.download import download
 from edge.registry.local import LocalApplication
 from edge.registry.reference import Reference
 from edge.registry.store import ContentStore
+from edge.registry.sweep import MakeRoom, sweep
 
 # A registry that takes longer is not waited for, where there is an older version to serve.
 ANSWER_SECONDS = 5.0
@@ -84,11 +86,42 @@ async def load(
     return await asyncio.to_thread(bundle.read, store, digest, name=str(app))
 
 
+@asynccontextmanager
+async def in_use(app: Path | Reference, state_dir: Path) -> AsyncIterator[None]:
+    """While it is held, an application's files stay: a guest reads them when it wants to."""
+    with ExitStack() as lease:
+        if isinstance(app, Reference):
+            await in_thread(lease.enter_context, ContentStore(state_dir).lease())
+        yield
+
+
 async def pull(options: argparse.Namespace, reference: Reference, store: ContentStore) -> Digest:
     """Brings a bundle into the store and returns its manifest's digest."""
     async with registry_client(options, reference) as client:
-        with Progress("pulling", reference) as progress:
-            return await transfer.pull(client, reference, store, progress)
+        return await _pull(client, reference, store)
+
+
+async def _pull(
+    client: RegistryClient,
+    reference: Reference,
+    store: ContentStore,
+    resolved: Resolved | None = None,
+) -> Digest:
+    """What is not needed any more goes afterwards: versions before the last two."""
+    collects = not await asyncio.to_thread(_is_a_nodes, store)
+    room = MakeRoom(store, note=_log.info) if collects else lambda: False
+    with Progress("pulling", reference) as progress:
+        digest = await transfer.pull(
+            client, reference, store, progress, resolved=resolved, make_room=room
+        )
+    if collects:
+        await asyncio.to_thread(sweep, store, (digest,))
+    return digest
+
+
+def _is_a_nodes(store: ContentStore) -> bool:
+    """Whether a node collects there: only it knows what it could go back to."""
+    return (store.directory.parent / "apps.json").exists()
 
 
 async def pull_or_keep(
@@ -120,8 +153,7 @@ async def _pull_in_time(
         except TimeoutError:
             seconds = f"{ANSWER_SECONDS:.0f} s"
             raise PullError(f"{reference}: the registry does not answer in {seconds}") from None
-        with Progress("pulling", reference) as progress:
-            return await transfer.pull(client, reference, store, progress, resolved=found)
+        return await _pull(client, reference, store, found)
 
 
 class Progress:

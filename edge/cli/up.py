@@ -120,7 +120,8 @@ async def _up(options: argparse.Namespace) -> int:
     async with mqtt.broker(options) as broker, setting.open_node() as node:
         version = await _activate(node, setting)
         settings = Settings(setting.state_dir, broker, credentials())
-        async with Serving(settings, options.listen, tls) as serving:
+        in_use = remote.in_use(options.app, setting.state_dir)
+        async with in_use, Serving(settings, options.listen, tls) as serving:
             await serving.show(version.live)
             stop = _stop_signals()
             await _watch(node, setting, version, serving, stop)

@@ -48,15 +48,25 @@ def contents(store: ContentStore) -> Contents:
 
 
 def collect(
-    store: ContentStore, contents: Contents, *, floor: int = 1, keep: Iterable[Digest] = ()
+    store: ContentStore,
+    contents: Contents,
+    *,
+    floor: int = 1,
+    keep: Iterable[Digest] = (),
+    stale: Callable[[], Iterable[str]] = tuple,
 ) -> Collected | None:
     """Removes what cannot be reached. None: somebody is writing, nothing was done.
 
-    Each tag keeps what it stands for and the `floor` versions before it. `keep` are blobs that
-    stay without a tag. A bundle that cannot be read might need any blob: then all of them stay.
+    Each tag keeps what it stands for and the `floor` versions before it. `keep` are manifests that
+    stay without a tag, as far as they are here. A bundle that cannot be read might need any blob:
+    then all of them stay. `stale`: names to forget, asked while nobody writes.
     """
     with exclusive(store.directory / "lock", wait=False) as alone:
-        return _collect(store, contents, floor, frozenset(keep)) if alone else None
+        if not alone:
+            return None
+        if names := tuple(stale()):
+            store.tags.remove(*names)
+        return _collect(store, contents, floor, frozenset(keep))
 
 
 def _collect(
@@ -64,8 +74,9 @@ def _collect(
 ) -> Collected:
     _remove_leftovers(store.directory)
     tags = store.tags.trim(floor)
-    roots = {digest: name for name, found in tags.items() for digest in found}
-    reached = set(keep)
+    roots = {digest: f"kept {digest}" for digest in keep if store.size(digest) is not None}
+    roots |= {digest: name for name, found in tags.items() for digest in found}
+    reached: set[Digest] = set()
     unreadable = []
     for digest, name in roots.items():
         try:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -111,8 +112,18 @@ class ContentStore:
         """While it is held nothing is collected: from the first blob of a bundle to its tag."""
         return leased(self.directory)
 
+    def check_room(self, size: int) -> None:
+        """Raises NoRoom when `size` bytes more would not fit now. Takes none of them."""
+        self._make_directories()
+        self._usage.check(size)
+        if size > (free := shutil.disk_usage(self.directory).free):
+            raise NoRoom(
+                f"{self.directory}: no room for {show_size(size)}: {show_size(free)} are free",
+                hint=NO_ROOM,
+            )
+
     def writer(self, size: int) -> BlobWriter:
-        """Takes one blob of `size` bytes; there is room for it, or this is an EdgeError."""
+        """Takes one blob of `size` bytes; there is room for it, or this is a NoRoom."""
         with explained(self.directory, size):
             self._make_directories()
         return BlobWriter(self.directory, size, self._usage)
@@ -294,6 +305,10 @@ class _Usage:
         self._counted = -_USAGE_AGE
 
     def reserve(self, size: int) -> None:
+        self.check(size)
+        self._used += size
+
+    def check(self, size: int) -> None:
         if self._quota is None:
             return
         if time.monotonic() - self._counted >= _USAGE_AGE or self._used + size > self._quota:
@@ -305,7 +320,6 @@ class _Usage:
                 f"{show_size(self._used)} of {show_size(self._quota)} are used",
                 hint=NO_ROOM,
             )
-        self._used += size
 
     def release(self, size: int) -> None:
         self._used -= size

@@ -38,7 +38,7 @@ class Tags:
         self._reserve = directory / "reserve"
         # The document as it was read last: with thousands of names it is read far more often than
         # it changes, and comparing bytes takes a hundredth of the time of parsing them.
-        self._last: tuple[bytes, Mapping[str, History]] = (b"", {})
+        self._last: tuple[bytes | None, Mapping[str, History]] = (None, {})
 
     def all(self) -> Mapping[str, History]:
         """Every name, with its digests from the newest to the oldest that is remembered."""
@@ -66,10 +66,11 @@ class Tags:
             for name, digest in digests.items():
                 self._move(tags, name, digest)
 
-    def remove(self, name: str) -> None:
-        """Forgets a name and all that it stood for."""
+    def remove(self, *names: str) -> None:
+        """Forgets names and all that they stood for."""
         with self._changing() as tags:
-            tags.pop(name, None)
+            for name in names:
+                tags.pop(name, None)
 
     def trim(self, floor: int) -> Mapping[str, History]:
         """Forgets all but the newest and `floor` before it of each name; returns what is left."""

@@ -13,6 +13,7 @@ from edge.errors import BundleError
 from edge.registry.blobs import in_thread
 from edge.registry.client import RegistryClient, Resolved
 from edge.registry.digest import Digest
+from edge.registry.disk import NoRoom
 from edge.registry.manifest import MAX_MANIFEST, Descriptor, Index, Manifest, read
 from edge.registry.reference import Reference
 from edge.registry.store import ContentStore
@@ -21,6 +22,8 @@ __all__ = ["Progress", "complete", "pull", "push", "resolve"]
 
 # As many blobs at a time: a board's memory and its registry have other things to do.
 _PARALLEL = 4
+# A collection each: of what nothing needs, then of older versions.
+_MAKING_ROOM = 2
 # No bundle in use is near it; one that names more is a mistake or an attack.
 MAX_BUNDLE = 4 << 30
 
@@ -48,28 +51,59 @@ async def pull(
     progress: Progress | None = None,
     *,
     resolved: Resolved | None = None,
+    make_room: Callable[[], bool] = lambda: False,
 ) -> Digest:
-    """Brings a bundle here, whole, and names it by its reference. What is here is not fetched.
+    """Brings a bundle here, whole, and names it by its reference. What is here, and is what it
+    should be, is not fetched.
 
     Returns the digest of its manifest: of the one for WebAssembly when the reference is an index.
-    `resolved`: what `resolve` has just returned for the reference.
+    `resolved`: what `resolve` has just returned for the reference. `make_room` is called, in a
+    thread, when there is none: it removes what can be removed, and says whether that was anything.
     """
+    resolved = resolved or await resolve(client, reference, store)
+    for _ in range(_MAKING_ROOM):
+        try:
+            return await _pull(client, reference, store, progress or _Silent(), resolved)
+        except NoRoom:
+            if not await in_thread(make_room):
+                raise
+    return await _pull(client, reference, store, progress or _Silent(), resolved)
+
+
+async def _pull(
+    client: RegistryClient,
+    reference: Reference,
+    store: ContentStore,
+    progress: Progress,
+    resolved: Resolved,
+) -> Digest:
     with ExitStack() as lease:
         await in_thread(lease.enter_context, store.lease())
-        resolved = resolved or await resolve(client, reference, store)
         data = resolved.data
         if data is None:
-            data = await asyncio.to_thread(store.read, resolved.descriptor.digest, MAX_MANIFEST)
+            data = await _kept(client, reference, store, resolved.descriptor)
         found = read(data, str(reference), resolved.descriptor.media_type)
         if isinstance(found, Index):
             found, data = await _chosen(client, reference, found)
-        missing = await asyncio.to_thread(_missing, store, found, str(reference))
-        await _fetch(client, reference, store, missing, progress or _Silent())
+        missing = await in_thread(_missing, store, found, str(reference))
+        await _fetch(client, reference, store, missing, progress)
         manifest = Descriptor(found.media_type, Digest.of(data), len(data))
         # Over one that may be there: it may have been damaged.
         await asyncio.to_thread(store.copy, io.BytesIO(data), manifest)
         await asyncio.to_thread(store.tags.set, str(reference), manifest.digest)
     return manifest.digest
+
+
+async def _kept(
+    client: RegistryClient, reference: Reference, store: ContentStore, known: Descriptor
+) -> bytes:
+    """A manifest that was here when it was resolved; somebody may have collected since."""
+    try:
+        return await asyncio.to_thread(store.read, known.digest, MAX_MANIFEST)
+    except BundleError:
+        data = (await client.resolve(reference.at(known.digest))).data
+        assert data is not None
+        return data
 
 
 async def resolve(client: RegistryClient, reference: Reference, store: ContentStore) -> Resolved:
@@ -140,7 +174,20 @@ def _missing(store: ContentStore, manifest: Manifest, name: str) -> list[Descrip
     total = sum(blob.size for blob in manifest.blobs)
     if total > MAX_BUNDLE:
         raise BundleError(f"{name}: has {show_size(total)}, more than {show_size(MAX_BUNDLE)}")
-    return [blob for blob in manifest.blobs if not store.has(blob)]
+    missing = [blob for blob in manifest.blobs if not _intact(store, blob)]
+    store.check_room(sum(blob.size for blob in missing))
+    return missing
+
+
+def _intact(store: ContentStore, blob: Descriptor) -> bool:
+    """Whether a blob is here; one that a bad disk has changed is not, even if it is as long."""
+    if not store.has(blob):
+        return False
+    try:
+        store.verify(blob.digest)
+    except BundleError:
+        return False
+    return True
 
 
 async def _fetch(
