@@ -39,7 +39,11 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "redis": ("edge.spin.redisclient",),
     "systemd": ("edge.platform",),
     "amqtt": ("edge.triggers.broker",),
+    "cryptography": ("edge.registry.signatures.keys",),
+    "nacl": ("edge.registry.signatures.sealed",),
 }
+# Where a package is not called what it is imported as.
+PACKAGES = {"paho": "paho-mqtt", "nacl": "PyNaCl"}
 # Names that aiohttp brings along and that its importers may use.
 TRANSITIVE = {"yarl": "aiohttp", "multidict": "aiohttp"}
 
@@ -120,7 +124,7 @@ def test_what_is_declared_as_a_dependency_has_an_importer() -> None:
         for r in importlib.metadata.requires("edge") or ()
         if "extra ==" not in r
     }
-    known = {"paho-mqtt" if name == "paho" else name for name in IMPORTERS}
+    known = {PACKAGES.get(name, name) for name in IMPORTERS}
     assert required <= known
 
 

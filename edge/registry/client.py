@@ -8,9 +8,11 @@ named.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 
@@ -20,7 +22,7 @@ from edge.registry.answers import read_some
 from edge.registry.blobs import BlobWriter, Download, Upload, in_thread
 from edge.registry.credentials import DockerConfig
 from edge.registry.digest import Digest
-from edge.registry.manifest import ACCEPTED, MAX_MANIFEST, Descriptor
+from edge.registry.manifest import ACCEPTED, IMAGE_INDEX, MAX_MANIFEST, Descriptor
 from edge.registry.reference import Reference
 from edge.registry.transport import (
     Exchange,
@@ -34,6 +36,9 @@ from edge.registry.transport import (
 __all__ = ["BlobWriter", "Patience", "RegistryClient", "RegistrySettings", "Resolved"]
 
 T = TypeVar("T")
+
+# A list of referrers may come in parts; nothing that is signed has more of them.
+_MAX_PAGES = 8
 
 
 class Resolved(NamedTuple):
@@ -105,6 +110,24 @@ class RegistryClient:
         download = Download(transport, reference, descriptor, into, received)
         await transport.retry(download.attempt, lambda: into.written)
         await in_thread(into.commit, descriptor)
+
+    async def referrers(
+        self, reference: Reference, digest: Digest, artifact_type: str
+    ) -> tuple[Descriptor, ...] | None:
+        """Manifests of that type which refer to a manifest; None: the registry cannot tell."""
+        transport = self._transport(reference)
+        found: list[Descriptor] = []
+        url: str | None = f"/v2/{reference.repository}/referrers/{digest}"
+        url = f"{url}?artifactType={quote(artifact_type, safe='')}"
+        for _ in range(_MAX_PAGES):
+            exchange = Exchange.of(reference, "GET", "", url=url, headers={"Accept": IMAGE_INDEX})
+            page = await self._retry(transport, partial(_referrers, transport, exchange))
+            if page is None:
+                return None if not found else tuple(found)
+            found += (e for e in page.found if e.artifact_type in (None, artifact_type))
+            if (url := page.following) is None:
+                break
+        return tuple(found)
 
     async def has_blob(self, reference: Reference, digest: Digest) -> bool:
         transport = self._transport(reference)
@@ -198,6 +221,26 @@ async def _head(transport: Transport, reference: Reference, known: Descriptor) -
             return Digest.parse(response.headers.get("Docker-Content-Digest", ""))
         except ValueError:
             return None
+
+
+class _Page(NamedTuple):
+    """A part of a list, and where the next one is."""
+
+    found: tuple[Descriptor, ...]
+    following: str | None
+
+
+async def _referrers(transport: Transport, exchange: Exchange) -> _Page | None:
+    async with transport.send(exchange) as response:
+        # Some registries answer what they do not know as they answer any other page.
+        if response.status == 404 or response.content_type != IMAGE_INDEX:
+            return None
+        await expect(exchange, response, 200)
+        data = await read_some(response, MAX_MANIFEST)
+        found = manifest.read(data, exchange.name, IMAGE_INDEX)
+        following = response.links["next"].get("url") if "next" in response.links else None
+    assert isinstance(found, manifest.Index)
+    return _Page(found.manifests, str(following) if following else None)
 
 
 async def _get(transport: Transport, reference: Reference) -> Resolved:
