@@ -1,4 +1,4 @@
-"""`edge check`: validates an application without starting it."""
+"""`edge check`: validates an application, or the configuration of a node, without starting it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import argparse
 import asyncio
 import json
 import sys
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edge.application import templates
-from edge.cli import remote
+from edge.cli import check_config, remote
 from edge.cli.common import Verbs, application_arguments, runtime_config, state_dir, variables
 from edge.engine.guest import named_plan
 from edge.engine.host import Interfaces
 from edge.engine.plan import Missing, Plan
+from edge.errors import ConfigError
 from edge.invocation.application import entry
 from edge.invocation.handlers import event_entry
 from edge.node import EXPORTS, allowed_hosts, interfaces
 from edge.node.services import read_triggers, show_triggers, trigger_notes, type_notes
+from edge.registry.local import LocalApplication
+from edge.registry.reference import Reference
 from edge.spin.platform import Stores
 
 
@@ -26,32 +31,69 @@ def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
     parser = verbs.add_parser(
         "check",
         parents=[common],
-        help="validate an application without starting it",
+        help="validate an application, or a node's configuration, without starting it",
         description="Reads the manifest, the files and every component; starts nothing.",
     )
     application_arguments(parser)
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="check an edge.toml instead: its keys, the files that it names, the applications of"
+        " this machine",
+    )
     remote.registry_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print what was found as JSON")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    found = asyncio.run(_check(options))
-    if options.json:
-        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    if options.config is None:
+        found = asyncio.run(_check(options))
+        text = _text(found)
     else:
-        sys.stdout.write(_text(found))
+        found = asyncio.run(_check_node(options))
+        text = check_config.text(found)
+    sys.stdout.write(json.dumps(found, indent=2) + "\n" if options.json else text)
     return 0
+
+
+async def _check_node(options: argparse.Namespace) -> dict[str, Any]:
+    if options.app != Path():
+        raise ConfigError(f"--config: {options.app}: one of the two is checked at a time")
+    return await check_config.check(options.config, examine)
 
 
 async def _check(options: argparse.Namespace) -> dict[str, Any]:
     runtime = runtime_config(options)
     state = state_dir(options, runtime)
-    loaded = await remote.load(options.app, options, state)
+    try:
+        loaded = await remote.load(options.app, options, state)
+    except ConfigError as error:
+        if _is_configuration(options.app):
+            hint = f"for the configuration of a node: edge check --config {options.app}"
+            raise ConfigError(error.message, hint=hint) from error
+        raise
+    values = variables(options, runtime, loaded.application)
+    found = examine(loaded, values, Stores(state, runtime.stores))
+    return {**found, "notes": [*runtime.notes, *found["notes"]]}
+
+
+def _is_configuration(app: Path | Reference) -> bool:
+    if not isinstance(app, Path) or app.suffix != ".toml":
+        return False
+    try:
+        document = tomllib.loads(app.read_text())
+    except (OSError, ValueError):
+        return False
+    return not document.keys() & {"spin_manifest_version", "spin_version"}
+
+
+def examine(loaded: LocalApplication, given: Mapping[str, str], stores: Stores) -> dict[str, Any]:
+    """What would be live. Raises the EdgeError for which it would not."""
     application = loaded.application
-    values = templates.resolve(application.variables, variables(options, runtime, application))
+    values = templates.resolve(application.variables, given)
     triggers = read_triggers(application, values)
-    stores = Stores(state, runtime.stores)
     known = interfaces()
     plans = {id: _plan(id, path, known) for id, path in loaded.sources.items()}
     for declared in application.components.values():
@@ -68,12 +110,7 @@ async def _check(options: argparse.Namespace) -> dict[str, Any]:
         "triggers": list(application.trigger_types),
         "routes": [t.route.text for t in application.http if t.route],
         "events": show_triggers(triggers),
-        "notes": [
-            *runtime.notes,
-            *application.notes,
-            *type_notes(application),
-            *trigger_notes(triggers),
-        ],
+        "notes": [*application.notes, *type_notes(application), *trigger_notes(triggers)],
         "components": {id: _component(plan) for id, plan in plans.items()},
     }
 

@@ -20,8 +20,10 @@ from edge.node.configuration import sections
 from edge.node.configuration.applications import application, registry, registry_name
 from edge.node.configuration.files import Files
 from edge.platform.tls import unreadable
+from edge.registry.reference import Reference
+from edge.registry.sync.registries import configured
 
-__all__ = ["PATH", "Changes", "diff", "read", "variables"]
+__all__ = ["PATH", "Changes", "diff", "read", "together", "variables"]
 
 # Where it is looked for when nobody says where.
 PATH = Path("/etc/edge/edge.toml")
@@ -40,7 +42,7 @@ def read(path: Path, *, check: bool = False) -> tuple[config.Daemon, tuple[str, 
     files = Files(path.absolute().parent, check=check)
     found = _daemon(_document(text, where), where, files)
     if where.mistakes:
-        raise _all(where.mistakes)
+        raise together(where.mistakes)
     if files.holds_secret and path.stat().st_mode & 0o007:
         files.notes.append(f"{path}: holds a password, and everybody here may read it")
     return found, tuple(files.notes)
@@ -48,14 +50,17 @@ def read(path: Path, *, check: bool = False) -> tuple[config.Daemon, tuple[str, 
 
 def _document(text: str, where: Where) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
+        document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         message = str(error)
         raise where.error(f"is not TOML: {message[:1].lower()}{message[1:]}") from None
+    if "spin_manifest_version" in document:
+        raise where.error("is the manifest of an application", f"edge check {where.file}")
+    return document
 
 
-def _all(mistakes: Iterable[ConfigError]) -> ConfigError:
-    """One error for one; more of them bring their hints along."""
+def together(mistakes: Iterable[ConfigError]) -> ConfigError:
+    """One error for all: a line for each; of several the hints are in the lines."""
     several = list(mistakes)
     if len(several) == 1:
         return several[0]
@@ -80,7 +85,32 @@ def _daemon(document: object, where: Where, files: Files) -> config.Daemon:
             **(table.optional("limits", sections.limits) or {}),
         }
     given = {name: value for name, value in found.items() if value is not None}
-    return config.Daemon(node=node, **given)
+    daemon = config.Daemon(node=node, **given)
+    if not where.mistakes:
+        _across(daemon, where, files)
+    return daemon
+
+
+def _across(daemon: config.Daemon, where: Where, files: Files) -> None:
+    """What no section knows by itself."""
+    document = daemon.fleet.document
+    if document and not daemon.fleet.keys and not _signed(document, daemon.registries):
+        place = where.key("fleet").key("keys")
+        where.refuse(place.error("missing: whoever writes that tag would command this node", _KEYS))
+    shared: dict[config.Mount, str] = {}
+    for index, entry in enumerate(daemon.applications):
+        other = shared.setdefault(entry.mount, entry.name)
+        if other != entry.name:
+            place = where.key("application").item(index).key("mount")
+            files.note(place, f'also that of "{other}": none of their routes may be the same')
+
+
+_KEYS = "name the public keys that count, as `edge sign --generate-key` makes them"
+
+
+def _signed(document: str, registries: Iterable[config.Registry]) -> bool:
+    best = configured(registries, Reference.parse(document))
+    return best is not None and best.signatures == "required"
 
 
 def _credentials() -> Path | None:
@@ -118,29 +148,35 @@ def _registries(files: Files) -> Reader[tuple[config.Registry, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Between two configurations: applications by name, sections that need a restart."""
+    """Between two configurations. `applications`: those that came, went or differ, by name.
+
+    The others are places in the file: `restart` counts from the next start on, `later` for what is
+    loaded or asked for from now on.
+    """
 
     applications: tuple[str, ...] = ()
     restart: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.applications or self.restart)
+        return bool(self.applications or self.restart or self.later)
 
 
-# Field of Daemon -> the section it is written in.
-_SECTIONS = {"registries": "registry", "quota": "limits", "defaults": "limits", "blocked": "limits"}
+# Field of Daemon -> where it is written, for those whose place has another name.
+_PLACES = {"registries": "registry", "quota": "limits", "blocked": "limits"}
+_LATER = {"registries": "registry", "defaults": "limits.component"}
 
 
 def diff(old: config.Daemon, new: config.Daemon) -> Changes:
     """What a reload of the new one changes."""
     before = {entry.name: entry for entry in old.applications}
     after = {entry.name: entry for entry in new.applications}
-    changed = [n for n in {**before, **after} if before.get(n) != after.get(n)]
+    names = [n for n in {**before, **after} if before.get(n) != after.get(n)]
     others = [f.name for f in fields(config.Daemon) if f.name != "applications"]
-    different = [n for n in others if getattr(old, n) != getattr(new, n)]
-    return Changes(
-        tuple(changed), tuple(dict.fromkeys(_SECTIONS.get(name, name) for name in different))
-    )
+    changed = [n for n in others if getattr(old, n) != getattr(new, n)]
+    restart = [_PLACES.get(n, n) for n in changed if n not in _LATER]
+    later = [_LATER[n] for n in changed if n in _LATER]
+    return Changes(tuple(names), tuple(dict.fromkeys(restart)), tuple(later))
 
 
 def variables(entry: config.ApplicationEntry, credentials: Path | None) -> dict[str, str]:
@@ -150,11 +186,14 @@ def variables(entry: config.ApplicationEntry, credentials: Path | None) -> dict[
     found = dict(entry.variables)
     paths = dict(entry.variables_files)
     for name, credential in entry.variables_credentials.items():
+        where = f"{entry.name}: variable {name}"
         if credentials is None:
             raise ConfigError(
-                f'{entry.name}: variable {name}: no credential "{credential}": there are none',
+                f'{where}: no credential "{credential}": there are none',
                 hint="node.credentials_dir, or LoadCredential= of the service",
             )
+        if Path(credential).name != credential or credential.startswith("."):
+            raise ConfigError(f"{where}: {credential!a} is not the name of a credential")
         paths[name] = credentials / credential
     for name, path in paths.items():
         try:
