@@ -6,6 +6,8 @@ language. Back ends are loaded when the first application needs them.
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -196,6 +198,19 @@ class Stores:
             await self._pool.close()
         for store in self._key_value.values():
             await store.close()
+
+    async def purge(self, application: str) -> None:
+        """Removes what an application kept in this node's state directory; what it kept in files
+        and servers that the configuration names is not the node's to remove. Raises OSError.
+        """
+        from edge.spin.sqlite_pool import file_name
+
+        for kind in ("kv", "sqlite"):
+            folder = self._state_dir / kind / file_name(application)
+            if self._pool is not None:
+                await self._pool.forget(folder)
+            if await asyncio.to_thread(folder.exists):
+                await asyncio.to_thread(shutil.rmtree, folder)
 
     def _store(self, application: str, label: str) -> KeyValueStore:
         key = application, label

@@ -123,6 +123,17 @@ class Pool:
         if ending:
             await asyncio.wait([worker.ended for worker in ending], timeout=_CLOSE)
 
+    async def forget(self, folder: Path) -> None:
+        """Closes the files in it, whatever uses them."""
+        ending = set()
+        for path in [path for path in self._workers if Path(path).is_relative_to(folder)]:
+            worker = self._workers[path]
+            self._end(path)
+            worker.abort()
+            ending.add(worker.ended)
+        if ending:
+            await asyncio.wait(ending, timeout=_CLOSE)
+
     def _make_room(self) -> None:
         if self._closed:
             raise Busy("the node is stopping")

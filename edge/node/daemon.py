@@ -1,0 +1,376 @@
+"""`edge run`: a node at work. Composes everything, says when it is ready, reloads, drains.
+
+boot      what was live is live again, without a network; then it listens, and says READY
+at work   sync follows the references; the API and SIGHUP change what is wanted
+end       SIGTERM: no more events, those under way finish; a second signal ends at once
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import os
+import signal
+import ssl
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edge import config
+from edge.errors import EdgeError
+from edge.invocation.application import LiveApplication
+from edge.node import configuration, open_node
+from edge.node.api import Api
+from edge.node.applications import Applications
+from edge.node.control import Control, Facts
+from edge.node.services import Services
+from edge.node.services import Settings as ServiceSettings
+from edge.node.trusting import Trusting
+from edge.platform.clock import TrustedClock
+from edge.platform.notify import Notifier
+from edge.platform.tls import server_tls
+from edge.registry.credentials import docker_config
+from edge.registry.digest import Digest
+from edge.registry.mirror import Mirror
+from edge.registry.reference import Reference
+from edge.registry.store import ContentStore
+from edge.registry.sync.registries import Registries
+from edge.registry.sync.statefile import StateFile
+from edge.registry.sync.sync import Sync
+from edge.spin.platform import Stores
+from edge.triggers.http import HttpServer
+
+__all__ = ["Daemon", "run"]
+
+# Seconds that events under way get after SIGTERM or Ctrl-C.
+DRAIN = 30.0
+
+_log = logging.getLogger("edge.node")
+
+# Reads edge.toml, if there is one: the configuration, and notes for its author. Blocks.
+Read = Callable[[], tuple[config.Daemon, tuple[str, ...]]]
+
+
+async def run(read: Read, say: Callable[[str], None]) -> int:
+    """Runs a node until it is told to stop. `say`: a line on standard output.
+
+    Raises EdgeError for what keeps it from serving.
+    """
+    _cancel_on_sigterm()
+    notifier = Notifier()
+    settings, notes = await asyncio.to_thread(read)
+    for note in notes:
+        _log.warning("note: %s", note)
+    async with open_daemon(read, settings, notes) as daemon:
+        for url in daemon.listening:
+            say(f"listening on {url}")
+        signals = _Signals()
+        notifier.ready(daemon.summary)
+        await daemon.work(signals, notifier)
+        notifier.stopping()
+        await daemon.drain(signals.stop)
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a daemon is composed of."""
+
+    applications: Applications
+    services: Services
+    sync: Sync
+    store: ContentStore
+    registries: Registries
+    trusting: Trusting
+    mirror: Mirror
+    clock: TrustedClock
+
+
+class Daemon:
+    """A node at work, as signals and the API see it. Made by `open_daemon`."""
+
+    def __init__(
+        self, read: Read, settings: config.Daemon, notes: Sequence[str], parts: _Parts
+    ) -> None:
+        self.settings = settings
+        self.sync = parts.sync
+        self.listening: tuple[str, ...] = ()
+        self._read = read
+        self._notes = tuple(notes)
+        self._parts = parts
+        self._http: HttpServer | None = None
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._reloading = asyncio.Lock()
+
+    # For the API
+
+    def live(self, name: str) -> LiveApplication | None:
+        return self._parts.applications.live(name)
+
+    async def facts(self) -> Facts:
+        parts, follower = self._parts, self._parts.trusting.follower
+        return Facts(
+            listening=self.listening,
+            mirror=tuple(f"http://{address}" for address in parts.mirror.addresses),
+            last_sync=parts.sync.last_look,
+            generation=follower.status().generation if follower else None,
+            stored=await asyncio.to_thread(_stored, parts.store),
+            notes=(*self._notes, *self._clock_notes()),
+        )
+
+    async def reload(self) -> list[str]:
+        """See `control.Running`."""
+        async with self._reloading:
+            fresh, notes = await asyncio.to_thread(self._read)
+            old = self.settings
+            changes = configuration.diff(old, fresh)
+            # What is not named here goes on as it was: the next reload compares with that.
+            self.settings = replace(
+                old, applications=fresh.applications, registries=fresh.registries
+            )
+            self._parts.registries.update(fresh.registries)
+            self._parts.trusting.update(fresh.registries)
+            self.sync.set_file_entries(fresh.applications)
+            self._notes = (*notes, *map(_restart_note, changes.restart))
+            return list(self._notes)
+
+    # At work
+
+    @property
+    def summary(self) -> str:
+        count = len(self._parts.applications.versions())
+        return f"serving {count} application{'' if count == 1 else 's'}"
+
+    async def listen(self, stack: AsyncExitStack) -> None:
+        """Serves HTTP. Raises EdgeError."""
+        http = self.settings.http
+        tls = await asyncio.to_thread(_tls, http)
+        listen = [(address.host, address.port) for address in http.listen]
+        applications = self._parts.applications
+        self._http = HttpServer(applications.handler, http.settings, listen=listen, tls=tls)
+        applications.serve(self._http)
+        try:
+            await stack.enter_async_context(self._http)
+        except OSError as exc:
+            raise _cannot_listen(exc, http) from exc
+        scheme = "http" if tls is None else "https"
+        found = (config.Address(*address[:2]) for address in self._http.addresses)
+        self.listening = tuple(f"{scheme}://{address}" for address in found)
+
+    async def work(self, signals: _Signals, notifier: Notifier) -> None:
+        """Until it is told to stop."""
+        async with asyncio.TaskGroup() as group:
+            working = [
+                group.create_task(self.sync.run(), name="sync"),
+                group.create_task(self._reload_on(signals.reload, notifier), name="reload"),
+                group.create_task(self._save_time(), name="clock"),
+            ]
+            await signals.stop.wait()
+            for task in working:
+                task.cancel()
+
+    async def drain(self, stop: asyncio.Event) -> None:
+        """Takes no more events and finishes those under way; a second signal ends them."""
+        stop.clear()
+        _log.info("draining; a second signal ends at once")
+        async with asyncio.TaskGroup() as group:
+            drain = group.create_task(self._drain(), name="drain")
+            second = group.create_task(stop.wait(), name="second signal")
+            await asyncio.wait((drain, second), return_when=asyncio.FIRST_COMPLETED)
+            drain.cancel()
+            second.cancel()
+
+    def pushed(self, reference: Reference, _digest: Digest) -> None:
+        """Somebody pushed to this node: what follows that reference looks at once."""
+        for app in self.sync.apps():
+            if app.reference == str(reference):
+                work = self._look(app.name)
+                job = asyncio.get_running_loop().create_task(work, name=f"pushed {app.name}")
+                self._jobs.add(job)
+                job.add_done_callback(self._jobs.discard)
+
+    async def close(self) -> None:
+        for job in self._jobs:
+            job.cancel()
+        if self._jobs:
+            await asyncio.wait(self._jobs)
+
+    async def _look(self, name: str) -> None:
+        try:
+            await self.sync.sync_now(name)
+        except EdgeError as exc:
+            _log.warning("application %s: %s", name, exc.message)
+
+    async def _drain(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._parts.services.drain(DRAIN))
+            if self._http is not None:
+                group.create_task(self._http.drain(DRAIN))
+
+    async def _reload_on(self, event: asyncio.Event, notifier: Notifier) -> None:
+        while True:
+            await event.wait()
+            event.clear()
+            notifier.reloading()
+            try:
+                notes = await self.reload()
+            except EdgeError as exc:
+                hint = f" ({exc.hint})" if exc.hint else ""
+                _log.error("not reloaded, the configuration before holds: %s%s", exc.message, hint)
+                notifier.ready(f"not reloaded: {exc.message}")
+                continue
+            _log.info("reloaded")
+            for note in notes:
+                _log.warning("note: %s", note)
+            notifier.ready(self.summary)
+
+    async def _save_time(self) -> None:
+        """For the next boot, which may have no clock. Once an hour: nothing is written oftener."""
+        while True:
+            try:
+                await asyncio.to_thread(self._parts.clock.save)
+            except OSError as exc:
+                _log.warning("the time is not kept for the next boot: %s", exc.strerror)
+            await asyncio.sleep(3600)
+
+    def _clock_notes(self) -> list[str]:
+        if self._parts.clock.is_set:
+            return []
+        return ["the machine's clock is behind: the date is the last one known"]
+
+
+@asynccontextmanager
+async def open_daemon(
+    read: Read, settings: config.Daemon, notes: Sequence[str]
+) -> AsyncIterator[Daemon]:
+    """A node that serves what it served before, and that can be asked and told. `read`: for a
+    reload. Raises EdgeError.
+    """
+    async with AsyncExitStack() as stack:
+        parts = await _compose(stack, settings)
+        daemon = Daemon(read, settings, notes, parts)
+        parts.mirror.pushed = daemon.pushed
+        stack.push_async_callback(daemon.close)
+        await parts.sync.start(settings.applications)
+        await stack.enter_async_context(parts.mirror)
+        await daemon.listen(stack)
+        node = settings.node
+        await stack.enter_async_context(Api(Control(daemon), node.socket, node.group))
+        yield daemon
+
+
+async def _compose(stack: AsyncExitStack, settings: config.Daemon) -> _Parts:
+    node = settings.node
+    credentials = node.credentials_dir or _credentials()
+    await asyncio.to_thread(_make_state_dir, node.state_dir)
+    clock = await asyncio.to_thread(TrustedClock, node.state_dir / "clock")
+    store = ContentStore(node.state_dir, quota=settings.quota)
+    stores = Stores(node.state_dir, settings.stores)
+    guests = await stack.enter_async_context(
+        open_node(
+            node.state_dir / "code",
+            settings.limits,
+            stores=stores,
+            blocked=tuple(map(ipaddress.ip_network, settings.blocked)),
+        )
+    )
+    services = await stack.enter_async_context(
+        Services(ServiceSettings(node.state_dir, settings.mqtt, credentials, several=True))
+    )
+    applications = await stack.enter_async_context(
+        Applications(guests, services, settings, credentials=credentials)
+    )
+    docker = docker_config(os.environ)
+    registries = await stack.enter_async_context(
+        Registries(settings.registries, docker=docker, credentials=credentials, note=_log.info)
+    )
+    trusting = Trusting(settings, store, registries, clock)
+    await trusting.load()
+    sync = await stack.enter_async_context(
+        Sync(
+            settings.sync,
+            StateFile(node.state_dir),
+            store,
+            applications,
+            registries,
+            clock=clock,
+            verify=trusting.verify,
+            follow=trusting.follow,
+            purge=stores.purge,
+            note=_log.info,
+        )
+    )
+    if trusting.follower is not None:
+        sync.set_fleet(trusting.follower.wanted)
+    mirror = Mirror(settings.mirror, store, note=_log.info)
+    return _Parts(applications, services, sync, store, registries, trusting, mirror, clock)
+
+
+class _Signals:
+    """SIGTERM and SIGINT set `stop`, SIGHUP `reload`."""
+
+    def __init__(self) -> None:
+        self.stop, self.reload = asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self.reload.set)
+
+
+def _cancel_on_sigterm() -> None:
+    """While it starts. A SIGHUP then is about what is being read anyway."""
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+
+
+def _make_state_dir(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as exc:
+        raise EdgeError(
+            f"{path}: {(exc.strerror or str(exc)).lower()}",
+            hint="state needs a writable directory: --state-dir, or state_dir in [node]",
+        ) from exc
+
+
+def _tls(http: config.Http) -> ssl.SSLContext | None:
+    if http.tls_certificate is None or http.tls_key is None:
+        return None
+    return server_tls(Path(http.tls_certificate), Path(http.tls_key))
+
+
+def _cannot_listen(exc: OSError, http: config.Http) -> EdgeError:
+    where = ", ".join(map(str, http.listen))
+    known = exc.errno is not None and exc.errno in errno.errorcode
+    reason = os.strerror(exc.errno or 0) if known else exc.strerror or str(exc)
+    hint = None
+    if exc.errno == errno.EADDRINUSE:
+        hint = "another program listens there; choose another address: --listen, or [http] listen"
+    elif isinstance(exc, PermissionError):
+        hint = "ports below 1024 need root, or AmbientCapabilities=CAP_NET_BIND_SERVICE"
+    return EdgeError(f"{where}: {reason[:1].lower()}{reason[1:]}", hint=hint)
+
+
+def _restart_note(section: str) -> str:
+    return f"[{section}] changed: it takes effect at the next start"
+
+
+def _stored(store: ContentStore) -> int:
+    """Bytes of its blobs."""
+    with suppress(FileNotFoundError):
+        return sum(entry.stat().st_size for entry in os.scandir(store.directory / "sha256"))
+    return 0
+
+
+def _credentials() -> Path | None:
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    return Path(directory) if directory else None

@@ -1,0 +1,69 @@
+"""Whom a node believes: signatures of what it runs, and its fleet's document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from edge import config
+from edge.registry.digest import Digest
+from edge.registry.fleetdoc.follow import Follower
+from edge.registry.reference import Reference
+from edge.registry.signatures.trust import Trust
+from edge.registry.store import ContentStore
+from edge.registry.sync.registries import Registries
+from edge.registry.sync.wanted import Wanted
+
+__all__ = ["Trusting"]
+
+
+class Trusting:
+    """The trust of a configuration, and the follower of its fleet document if it names one."""
+
+    def __init__(
+        self,
+        settings: config.Daemon,
+        store: ContentStore,
+        registries: Registries,
+        clock: Callable[[], float],
+    ) -> None:
+        self._fleet = settings.fleet
+        self._store = store
+        self._registries = registries
+        self._clock = clock
+        self._trust = Trust(settings.registries, clock, store)
+        self.follower = self._follower(settings)
+
+    def update(self, configured: Iterable[config.Registry]) -> None:
+        """From the next version on."""
+        self._trust = Trust(configured, self._clock, self._store)
+
+    async def load(self) -> None:
+        """What the fleet wanted when the node last ran."""
+        if self.follower is not None:
+            await self.follower.load()
+
+    async def verify(self, reference: Reference, digest: Digest) -> str | None:
+        """Raises EdgeError for what must not run; may return a line to say."""
+        client = await self._registries.client(reference)
+        return await self._trust.check(client, reference, digest)
+
+    async def follow(self) -> Iterable[Wanted] | None:
+        """What the fleet wants now; None: there is no fleet."""
+        return None if self.follower is None else await self.follower.follow()
+
+    async def _verify_document(self, reference: Reference, digest: Digest) -> str | None:
+        client = await self._registries.client(reference)
+        return await self._trust.check(client, reference, digest, keys=self._fleet.keys)
+
+    def _follower(self, settings: config.Daemon) -> Follower | None:
+        if settings.fleet.document is None:
+            return None
+        return Follower(
+            Reference.parse(settings.fleet.document),
+            settings.node,
+            self._store,
+            client=self._registries.client,
+            verify=self._verify_document,
+            now=self._clock,
+            soak=settings.sync.soak,
+        )
