@@ -50,6 +50,7 @@ class Connection(Line):
         """What belongs to one request."""
         self._reply: Reply | None = None  # from the end of the head on
         self._begun = False  # something of the head is there
+        self._queued = False  # its turn comes with that of all others that are complete
         self._expecting = False  # the client waits for "100 Continue"
         self._skipping = False  # the reply is complete, the request is not
         self._allowance: int | None = None  # how much may come of a body that nobody reads
@@ -129,8 +130,22 @@ class Connection(Line):
             self._close()  # the rest will never come
             return
         if self._reply is None and parser.phase is not HEAD and not self._gather():
+            self._queue()
+        else:
+            self._settle()
+
+    def _queue(self) -> None:
+        if not self._queued:
+            self._queued = self._begun = True
+            self.input_by = NEVER
+            self._server.queue(self)
+
+    def serve(self) -> None:
+        """The turn of the request that was queued. Others of its turn are served around it."""
+        self._queued = False
+        if self._reply is None and not self._closing:
             self._dispatch()
-        self._settle()
+            self._settle()
 
     def _gather(self) -> bool:
         """Whether to wait a moment for a small body that is on its way.

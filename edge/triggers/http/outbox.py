@@ -21,20 +21,29 @@ class Sender(Protocol):
 
 
 class Outbox:
-    """The senders of this turn of the loop."""
+    """The senders of this turn of the loop; as a context, those of a block: sent at its end."""
 
-    __slots__ = ("_loop", "_senders", "_since")
+    __slots__ = ("_held", "_loop", "_senders", "_since")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._senders: list[Sender] = []
         self._since = 0.0
+        self._held = False
+
+    def __enter__(self) -> None:
+        self._held = True
+
+    def __exit__(self, *_: object) -> None:
+        self._held = False
+        self.flush()
 
     def add(self, sender: Sender) -> None:
-        """Flush `sender` at the end of this turn."""
+        """Flush `sender` at the end of this turn, or block."""
         if not self._senders:
             self._since = self._loop.time()
-            self._loop.call_soon(self.flush)
+            if not self._held:
+                self._loop.call_soon(self.flush)
         self._senders.append(sender)
 
     def hasten(self) -> None:

@@ -49,6 +49,7 @@ class HttpServer:
         self._tls = tls
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._queued: list[Connection] = []
         self.outbox: Outbox
         self._date = b""
         self._date_until = 0.0
@@ -116,6 +117,22 @@ class HttpServer:
         await self.connections.emptied()
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+    def queue(self, connection: Connection) -> None:
+        """Its request is complete, and served once all sockets of this turn have been read.
+
+        Reading them all, then running all their guests, then sending all replies: each step finds
+        its code and data where the one before has left them, in the processor's caches.
+        """
+        if not self._queued:
+            self.loop.call_soon(self._serve)
+        self._queued.append(connection)
+
+    def _serve(self) -> None:
+        queued, self._queued = self._queued, []
+        with self.outbox:
+            for connection in queued:
+                connection.serve()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run it as a task that is cancelled, at the latest, when the server ends."""
