@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ import aiohttp
 
 from edge.errors import ConfigError, EdgeError
 from edge.node.socket import check_length
+from edge.platform.tls import unreadable
 
 __all__ = ["NodeClient"]
 
@@ -47,7 +49,8 @@ class NodeClient:
 
     async def lines(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """What a route answers as it comes. An error among it is raised."""
-        async with self._request("POST", path, json=body) as response:
+        data = io.BytesIO(json.dumps(body).encode())
+        async with self._request("POST", path, data=data) as response:
             rest = b""
             async for piece in response.content.iter_any():
                 *complete, rest = (rest + piece).split(b"\n")
@@ -88,7 +91,7 @@ class NodeClient:
                 " again",
             )
         return EdgeError(
-            f"no node answers at {self._path}: {error.strerror}",
+            f"no node answers at {self._path}: {unreadable(error)}",
             hint="start one with `edge run`; or say where it is with --socket or EDGE_SOCKET",
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import grp
 import os
 import socket
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge.errors import ConfigError, EdgeError
+from edge.platform.tls import unreadable
 
 __all__ = ["unix_socket"]
 
@@ -42,7 +42,7 @@ def unix_socket(path: Path, group: str | None) -> Iterator[socket.socket]:
             inode = path.stat().st_ino
         except OSError as exc:
             raise ConfigError(
-                f"node.socket: {path}: {exc.strerror or exc}",
+                f"node.socket: {path}: {unreadable(exc)}",
                 hint="name another place with --socket, or with socket in [node]",
             ) from exc
         try:
@@ -91,16 +91,14 @@ def _give(path: Path, group: str | None) -> None:
 
 
 def _refuse_second(path: Path) -> None:
+    if path.exists() and not path.is_socket():
+        raise ConfigError(f"node.socket: {path}: is there and is no socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         try:
             probe.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
             return
-        except OSError as exc:
-            if exc.errno in (errno.EPROTOTYPE, errno.ENOTSOCK):
-                raise EdgeError(f"{path}: is there and is no socket of a node") from exc
-            raise
     raise EdgeError(
         f"{path}: another node answers there",
         hint="stop it, or name another place with --socket and --state-dir",
