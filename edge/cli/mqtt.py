@@ -17,7 +17,7 @@ from edge.triggers.broker import embedded_broker
 EMBEDDED = re.compile(r"embedded(?::(?P<port>[0-9]{1,5}))?")
 PORT = 1883
 
-# Key of the settings -> the option that gives it here.
+# Key of the settings -> the option that gives it on the command line.
 _OPTIONS = {
     "mqtt.url": "--mqtt",
     "mqtt.password_file": "--mqtt-password-file",
@@ -26,7 +26,6 @@ _OPTIONS = {
     "mqtt.key_file": "--mqtt-key",
     "mqtt.client_id": "--mqtt-client-id",
 }
-_KEY = re.compile("|".join(rf"{re.escape(key)}\b" for key in _OPTIONS))
 
 # What only a broker elsewhere has.
 _FILES = ("password-file", "ca", "cert", "key")
@@ -62,7 +61,7 @@ async def broker(options: argparse.Namespace) -> AsyncIterator[Mqtt]:
         try:
             yield _settings(options)
         except ConfigError as exc:
-            raise _by_option(exc) from exc
+            raise _by_option(exc, options) from exc
         return
     for name in (name for name in _FILES if _file(options, name)):
         raise ConfigError(f"--mqtt-{name}: the embedded broker has neither users nor TLS")
@@ -89,11 +88,16 @@ def _settings(options: argparse.Namespace) -> Mqtt:
     )
 
 
-def _by_option(error: ConfigError) -> ConfigError:
-    texts = [
-        text and _KEY.sub(lambda m: _OPTIONS[m[0]], text) for text in (error.message, error.hint)
-    ]
-    return ConfigError(texts[0] or "", hint=texts[1])
+def _by_option(error: ConfigError, options: argparse.Namespace) -> ConfigError:
+    """Names the options that were given instead of the keys that they stand for."""
+    message, hint = error.message, error.hint
+    for key, option in _OPTIONS.items():
+        if getattr(options, option.removeprefix("--").replace("-", "_")) is None:
+            continue
+        if message.startswith(f"{key}:"):
+            message = option + message.removeprefix(key)
+        hint = hint and re.sub(rf"{re.escape(key)}\b", option, hint)
+    return ConfigError(message, hint=hint)
 
 
 def _file(options: argparse.Namespace, name: str) -> str | None:

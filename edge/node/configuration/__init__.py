@@ -148,23 +148,19 @@ def _registries(files: Files) -> Reader[tuple[config.Registry, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Between two configurations. `applications`: those that came, went or differ, by name.
+    """Between two configurations.
 
-    The others are places in the file: `restart` counts from the next start on, `later` for what is
-    loaded or asked for from now on.
+    `applications`: those that came, went or differ, by name. `restart`: the sections of which the
+    node keeps what it had until it is started again.
     """
 
     applications: tuple[str, ...] = ()
     restart: tuple[str, ...] = ()
-    later: tuple[str, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.applications or self.restart or self.later)
 
 
-# Field of Daemon -> where it is written, for those whose place has another name.
-_PLACES = {"registries": "registry", "quota": "limits", "blocked": "limits"}
-_LATER = {"registries": "registry", "defaults": "limits.component"}
+# Fields of Daemon that a running node takes up.
+_RELOADED = ("applications", "registries")
+_IN_LIMITS = ("quota", "defaults", "blocked")
 
 
 def diff(old: config.Daemon, new: config.Daemon) -> Changes:
@@ -172,11 +168,10 @@ def diff(old: config.Daemon, new: config.Daemon) -> Changes:
     before = {entry.name: entry for entry in old.applications}
     after = {entry.name: entry for entry in new.applications}
     names = [n for n in {**before, **after} if before.get(n) != after.get(n)]
-    others = [f.name for f in fields(config.Daemon) if f.name != "applications"]
+    others = [f.name for f in fields(config.Daemon) if f.name not in _RELOADED]
     changed = [n for n in others if getattr(old, n) != getattr(new, n)]
-    restart = [_PLACES.get(n, n) for n in changed if n not in _LATER]
-    later = [_LATER[n] for n in changed if n in _LATER]
-    return Changes(tuple(names), tuple(dict.fromkeys(restart)), tuple(later))
+    sections = dict.fromkeys("limits" if n in _IN_LIMITS else n for n in changed)
+    return Changes(tuple(names), tuple(sections))
 
 
 def variables(entry: config.ApplicationEntry, credentials: Path | None) -> dict[str, str]:
