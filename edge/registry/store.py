@@ -69,6 +69,16 @@ class ContentStore:
         """Whether the blob is here and as long as it should be. Its content is not looked at."""
         return self.size(descriptor.digest) == descriptor.size
 
+    def has_intact(self, descriptor: Descriptor) -> bool:
+        """As `has`, and its content is looked at: what a bad disk has changed goes."""
+        if not self.has(descriptor):
+            return False
+        try:
+            self.verify(descriptor.digest)
+        except BundleError:
+            return False
+        return True
+
     def read(self, digest: Digest, limit: int) -> bytes:
         """A blob of at most `limit` bytes, checked as by `verify`."""
         while True:

@@ -174,20 +174,9 @@ def _missing(store: ContentStore, manifest: Manifest, name: str) -> list[Descrip
     total = sum(blob.size for blob in manifest.blobs)
     if total > MAX_BUNDLE:
         raise BundleError(f"{name}: has {show_size(total)}, more than {show_size(MAX_BUNDLE)}")
-    missing = [blob for blob in manifest.blobs if not _intact(store, blob)]
+    missing = [blob for blob in manifest.blobs if not store.has_intact(blob)]
     store.check_room(sum(blob.size for blob in missing))
     return missing
-
-
-def _intact(store: ContentStore, blob: Descriptor) -> bool:
-    """Whether a blob is here; one that a bad disk has changed is not, even if it is as long."""
-    if not store.has(blob):
-        return False
-    try:
-        store.verify(blob.digest)
-    except BundleError:
-        return False
-    return True
 
 
 async def _fetch(
