@@ -51,10 +51,14 @@ class Held:
 
 
 class Holdings:
-    """A store's repositories. `ourselves`: whether a registry's name is this one's."""
+    """A store's repositories. `own`: this registry's name in references to what was pushed here;
+    `ourselves`: whether a registry's name is another one for it.
+    """
 
-    def __init__(self, store: ContentStore, ourselves: Callable[[str], bool]) -> None:
-        self._store, self._ourselves = store, ourselves
+    def __init__(
+        self, store: ContentStore, own: Callable[[], str], ourselves: Callable[[str], bool]
+    ) -> None:
+        self._store, self._own, self._ourselves = store, own, ourselves
         self._manifest = lru_cache(_REMEMBERED)(self._parsed)
         self._last: tuple[object, Mapping[str, list[Repository]]] = (None, {})
 
@@ -78,9 +82,9 @@ class Holdings:
     def tagged(self, repositories: Iterable[Repository], tag: str) -> Digest | None:
         """What a tag stands for. Raises Ambiguous."""
         found = {r.registry: r.tags[tag] for r in repositories if tag in r.tags}
-        own = [digest for registry, digest in found.items() if self._ourselves(registry)]
-        if own:
-            return own[0]
+        # What was pulled from here, by any name, may be older than what was pushed.
+        if (own := found.get(self._own())) is not None:
+            return own
         if len(set(found.values())) > 1:
             raise Ambiguous(sorted(found))
         return next(iter(found.values()), None)
@@ -176,7 +180,10 @@ def _grouped(tags: Mapping[str, History]) -> Mapping[str, list[Repository]]:
         repository = found.setdefault(place, Repository(*place))
         repository.digests.update(history)
         if history and reference.digest is None:
-            repository.tags[reference.tag or DEFAULT_TAG] = history[0]
+            if reference.tag:
+                repository.tags[reference.tag] = history[0]
+            else:  # a pull by that name; what was pushed says its tag
+                repository.tags.setdefault(DEFAULT_TAG, history[0])
     grouped = defaultdict(list)
     for repository in found.values():
         grouped[repository.name].append(repository)

@@ -97,7 +97,7 @@ class Mirror:
     def _application(self) -> web.Application:
         pending = Pending(self._store)
         self._open.callback(pending.close)
-        holdings = Holdings(self._store, self._is_this)
+        holdings = Holdings(self._store, self._name, self._is_this)
         app = web.Application(middlewares=[refusals, self._guard])
         app.on_response_prepare.append(_signed)
         app.add_routes(Reading(self._store, holdings, pending).routes())
