@@ -114,7 +114,10 @@ class RegistryClient:
     async def referrers(
         self, reference: Reference, digest: Digest, artifact_type: str
     ) -> tuple[Descriptor, ...] | None:
-        """Manifests of that type which refer to a manifest; None: the registry cannot tell."""
+        """Manifests that refer to a manifest; None: the registry cannot tell.
+
+        Registries may leave out those of other types, and need not.
+        """
         transport = self._transport(reference)
         found: list[Descriptor] = []
         url: str | None = f"/v2/{reference.repository}/referrers/{digest}"
@@ -124,7 +127,7 @@ class RegistryClient:
             page = await self._retry(transport, partial(_referrers, transport, exchange))
             if page is None:
                 return None if not found else tuple(found)
-            found += (e for e in page.found if e.artifact_type in (None, artifact_type))
+            found += page.found
             if (url := page.following) is None:
                 break
         return tuple(found)

@@ -7,7 +7,6 @@ Only who signs needs it.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from nacl.secret import SecretBox
 
 from edge.application.fields import Reader, Table, Where, choice, integer, parsed
 from edge.errors import ConfigError
+from edge.registry.signatures.claims import base64_bytes
 
 __all__ = ["is_sealed", "open_sealed", "seal"]
 
@@ -102,11 +102,4 @@ def _cipher(value: object, where: Where) -> bytes:
         return table.need("nonce", _bytes)
 
 
-def _decoded(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise ValueError("is not base64") from None
-
-
-_bytes: Reader[bytes] = parsed(_decoded)
+_bytes: Reader[bytes] = parsed(base64_bytes)
