@@ -27,21 +27,15 @@ from pathlib import Path
 from urllib.parse import quote
 
 from edge.errors import EdgeError
+from edge.node.claim import CONFIG, DATABASES, FILES, STATE, TREES, locked
 from edge.registry.digest import Digest
-from edge.registry.disk import exclusive, explained, sync_directory
+from edge.registry.disk import explained, sync_directory
 from edge.registry.store import ContentStore
 
-__all__ = ["CONFIG", "DATABASES", "FILES", "MANIFEST", "SCHEMA", "STATE", "TREES", "Made", "make"]
+__all__ = ["MANIFEST", "SCHEMA", "Made", "make"]
 
 SCHEMA = 1
 MANIFEST = "backup.json"
-CONFIG = "config/edge.toml"
-STATE = "state/"
-# Of the state directory. Compiled code is made anew; the last time seen is only ever later.
-FILES = ("apps.json", "fleet.json", "timers.json", "mqtt.json")
-TREES = ("mqtt",)
-DATABASES = ("kv", "sqlite")
-
 # A database that somebody keeps locked for so long, in seconds, is not waited for.
 _PATIENCE = 60.0
 _PIECE = 1 << 20
@@ -80,12 +74,14 @@ def make(
     if not state_dir.is_dir():
         raise EdgeError(f"{state_dir}: there is no state of a node", hint="name it: --state-dir")
     if (state_dir / "restore").exists():
-        raise EdgeError(f"{state_dir}: a restore was interrupted", hint="edge restore --finish")
+        raise EdgeError(
+            f"{state_dir}: a restore was interrupted", hint="start the node, or restore again"
+        )
     try:
         with explained(target.parent), ExitStack() as stack:
             staging = stack.enter_context(_staging(target.parent, state_dir))
             store = ContentStore(state_dir)
-            if bundles:
+            if bundles and store.directory.is_dir():
                 stack.enter_context(store.lease())
             parts = list(_parts(state_dir, config, staging, bundles=bundles))
             about = {
@@ -112,7 +108,7 @@ def _staging(beside: Path, state_dir: Path) -> Iterator[Path]:
     """A directory beside the target, for its owner only; what killed ones left is removed."""
     mark = hashlib.sha256(str(state_dir.absolute()).encode(errors="surrogateescape")).hexdigest()
     prefix = f".edge-backup-{mark[:8]}-"
-    with exclusive(state_dir / "backup.lock", wait=False) as alone:
+    with locked(state_dir, "backup.lock") as alone:
         if not alone:
             raise EdgeError(f"{state_dir}: another backup is being made", hint="wait for it")
         for left in beside.glob(f"{prefix}*"):

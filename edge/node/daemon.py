@@ -22,7 +22,7 @@ from pathlib import Path
 from edge import config
 from edge.errors import EdgeError
 from edge.invocation.application import LiveApplication
-from edge.node import configuration, open_node
+from edge.node import claim, configuration, open_node
 from edge.node.api import Api
 from edge.node.applications import Applications
 from edge.node.control import Control, Facts
@@ -60,10 +60,22 @@ async def run(read: Read, say: Callable[[str], None]) -> int:
     Raises EdgeError for what keeps it from serving.
     """
     _cancel_on_sigterm()
-    notifier = Notifier()
     settings, notes = await asyncio.to_thread(read)
-    for note in notes:
-        _log.warning("note: %s", note)
+    await asyncio.to_thread(_make_state_dir, settings.node.state_dir)
+    with claim.claimed(settings.node.state_dir) as restored:
+        if restored:
+            _log.info("the restore that was interrupted is complete")
+            settings, notes = await asyncio.to_thread(read)
+        for note in notes:
+            _log.warning("note: %s", note)
+        await _serve(read, say, settings, notes)
+    return 0
+
+
+async def _serve(
+    read: Read, say: Callable[[str], None], settings: config.Daemon, notes: Sequence[str]
+) -> None:
+    notifier = Notifier()
     async with open_daemon(read, settings, notes) as daemon:
         for url in daemon.listening:
             say(f"listening on {url}")
@@ -72,7 +84,6 @@ async def run(read: Read, say: Callable[[str], None]) -> int:
         await daemon.work(signals, notifier)
         notifier.stopping()
         await daemon.drain(signals.stop)
-    return 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +23,6 @@ from edge.application.fields import (
     Table,
     Where,
     boolean,
-    choice,
     integer,
     items,
     parsed,
@@ -32,18 +30,29 @@ from edge.application.fields import (
 )
 from edge.application.units import show_size
 from edge.errors import BundleError, EdgeError
-from edge.node.backup import CONFIG, DATABASES, FILES, MANIFEST, SCHEMA, STATE, TREES
+from edge.node.backup import MANIFEST, SCHEMA
+from edge.node.claim import (
+    BLOBS,
+    CONFIG,
+    DATABASES,
+    FILES,
+    STATE,
+    TREES,
+    absolute,
+    finish,
+    move,
+    running,
+)
 from edge.registry.atomic import write_file
 from edge.registry.digest import Digest
-from edge.registry.disk import exclusive, explained, sync_directory
+from edge.registry.disk import explained, sync_directory
 from edge.registry.manifest import read_json
 
-__all__ = ["Backup", "finish", "read", "restore", "running", "verify"]
+__all__ = ["Backup", "read", "restore", "verify"]
 
 # Of the list of files: a hundred bytes for each of a million.
 _MAX_MANIFEST = 128 << 20
 _PIECE = 1 << 20
-_BLOBS = ("blobs",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +78,6 @@ class Backup:
     @property
     def size(self) -> int:
         return sum(file.size for file in self.files)
-
-
-@contextmanager
-def running(state_dir: Path) -> Iterator[bool]:
-    """Held by a node for as long as it runs; False if another one runs on that state."""
-    with exclusive(state_dir / "node.lock", wait=False) as alone:
-        yield alone
 
 
 def read(path: Path) -> Backup:
@@ -104,7 +106,7 @@ def restore(path: Path, state_dir: Path, *, config: Path | None) -> Backup:
             raise EdgeError(
                 f"{state_dir}: a node runs on it", hint="stop it first: systemctl stop edge"
             )
-        _finish(state_dir)
+        finish(state_dir)
         _refuse_links(state_dir)
         staging = state_dir / ".restore"
         shutil.rmtree(staging, ignore_errors=True)
@@ -114,16 +116,9 @@ def restore(path: Path, state_dir: Path, *, config: Path | None) -> Backup:
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
-        _move(staging, state_dir / "restore")
-        _finish(state_dir)
+        move(staging, state_dir / "restore")
+        finish(state_dir)
     return backup
-
-
-def finish(state_dir: Path) -> bool:
-    """Ends a restore that was interrupted after everything had been verified; whether there was
-    one. For who holds `running`.
-    """
-    return _finish(state_dir)
 
 
 # Reading
@@ -155,23 +150,16 @@ def _backup(value: object, where: Where) -> Backup:
                 f"{where}: has schema {schema}, this version knows {SCHEMA}",
                 hint="a newer version wrote it: install that one",
             )
-        config = table.need("config", lambda v, w: None if v is None else parsed(_absolute)(v, w))
+        config = table.need("config", lambda v, w: None if v is None else parsed(absolute)(v, w))
         return Backup(
             node=table.need("node", string),
             edge=table.need("edge", string),
             made=table.need("made", string),
-            state_dir=table.need("state_dir", parsed(_absolute)),
+            state_dir=table.need("state_dir", parsed(absolute)),
             config=config,
             bundles=table.need("bundles", boolean),
             files=table.need("files", _files),
         )
-
-
-def _absolute(text: str) -> Path:
-    path = Path(text)
-    if not path.is_absolute() or ".." in path.parts or "\0" in text:
-        raise ValueError(f"{text[:200]!a} is not an absolute path")
-    return path
 
 
 def _files(value: object, where: Where) -> tuple[_File, ...]:
@@ -200,7 +188,7 @@ def _path(text: str) -> str:
     if plain and parts[0] == STATE.strip("/"):
         if len(parts) == 2 and parts[1] in FILES:
             return text
-        if len(parts) > 2 and parts[1] in (*TREES, *DATABASES, *_BLOBS):
+        if len(parts) > 2 and parts[1] in (*TREES, *DATABASES, *BLOBS):
             return text
     raise ValueError(f"{text[:200]!a} is not a file of a backup")
 
@@ -276,7 +264,7 @@ def _check_config(staging: Path, config: Path | None) -> None:
 
 def _plan(staging: Path, backup: Backup, config: Path | None) -> None:
     new = staging / "new"
-    names = (*FILES, *TREES, *DATABASES, *(_BLOBS if backup.bundles else ()))
+    names = (*FILES, *TREES, *DATABASES, *(BLOBS if backup.bundles else ()))
     present = [name for name in names if (new / "state" / name).exists()]
     plan = {
         "schema": 1,
@@ -299,82 +287,9 @@ def _give(staging: Path) -> None:
 
 
 def _refuse_links(state_dir: Path) -> None:
-    for name in (*FILES, *TREES, *DATABASES, *_BLOBS):
+    for name in (*FILES, *TREES, *DATABASES, *BLOBS):
         if (state_dir / name).is_symlink():
             raise EdgeError(
                 f"{state_dir / name}: is a symbolic link, and would be replaced",
                 hint="mount what it leads to at its place instead",
             )
-
-
-# When it counts
-
-
-def _finish(state_dir: Path) -> bool:
-    ready = state_dir / "restore"
-    if not ready.is_dir():
-        return False
-    plan = read_json((ready / "plan.json").read_bytes(), str(ready / "plan.json"), _read_plan)
-    if plan.config is not None:
-        _configure(ready / "new" / CONFIG, plan.config)
-    for name in plan.present:
-        _replace(ready / "new" / "state" / name, state_dir / name, ready / "old" / name)
-    for name in plan.absent:
-        if (state_dir / name).exists():
-            _move(state_dir / name, ready / "old" / name)
-    # In one step it is nothing any more that somebody would have to end.
-    shutil.rmtree(state_dir / ".restore", ignore_errors=True)
-    _move(ready, state_dir / ".restore")
-    shutil.rmtree(state_dir / ".restore", ignore_errors=True)
-    return True
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """Where everything goes: what the backup has, and what it has not."""
-
-    config: Path | None
-    present: tuple[str, ...]
-    absent: tuple[str, ...]
-
-
-def _read_plan(value: object, where: Where) -> _Plan:
-    with Table(value, where) as table:
-        table.need("schema", integer(1, 1))
-        config = table.need("config", lambda v, w: None if v is None else parsed(_absolute)(v, w))
-        return _Plan(
-            config, table.need("present", items(_name)), table.need("absent", items(_name))
-        )
-
-
-def _name(value: object, where: Where) -> str:
-    return choice(*FILES, *TREES, *DATABASES, *_BLOBS)(value, where)
-
-
-def _configure(new: Path, target: Path) -> None:
-    """With the permissions of the file that was there."""
-    try:
-        before = target.stat()
-    except FileNotFoundError:
-        write_file(target, new.read_bytes(), mode=stat.S_IMODE(new.stat().st_mode))
-        return
-    if target.read_bytes() != new.read_bytes():
-        write_file(target, new.read_bytes(), mode=stat.S_IMODE(before.st_mode))
-        if os.geteuid() == 0:
-            os.chown(target, before.st_uid, before.st_gid)
-
-
-def _replace(new: Path, target: Path, old: Path) -> None:
-    """Any number of times, from wherever it was interrupted."""
-    if new.exists():
-        if target.exists():
-            _move(target, old)
-        _move(new, target)
-
-
-def _move(source: Path, target: Path) -> None:
-    """A rename that is on the disk when it returns."""
-    source.rename(target)
-    sync_directory(target.parent)
-    if source.parent != target.parent:
-        sync_directory(source.parent)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from edge.errors import BundleError, EdgeError
-from edge.node import backup, restore
+from edge.node import backup, claim, restore
 from edge.registry.store import ContentStore
 
 EDGE = str(Path(sys.executable).parent / "edge")
@@ -299,17 +299,25 @@ def test_a_backup_that_was_killed_leaves_nothing_for_long(board: Board, tmp_path
 def test_a_node_that_runs_is_not_restored(board: Board, tmp_path: Path) -> None:
     board.backup(tmp_path / "b.tar")
     board.fill("new")
-    with restore.running(board.state) as alone:
+    with claim.running(board.state) as alone:
         assert alone
         with pytest.raises(EdgeError, match="a node runs on it"):
             restore.restore(tmp_path / "b.tar", board.state, config=board.config)
+        with pytest.raises(EdgeError, match="another node runs on it"):
+            finish(board)
     assert board.says() == all_say("new")
+
+
+def finish(board: Board) -> bool:
+    """A node starts on it."""
+    with claim.claimed(board.state) as finished:
+        return finished
 
 
 def interruptions(tar: Path, target: Board, stop: Callable[[int], None]) -> int:
     """How often something is renamed or made durable while restoring."""
     calls = 0
-    real = restore._move
+    real = claim.move
 
     def move(source: Path, to: Path) -> None:
         nonlocal calls
@@ -320,7 +328,8 @@ def interruptions(tar: Path, target: Board, stop: Callable[[int], None]) -> int:
         calls += 1
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(restore, "_move", move)
+        patch.setattr(claim, "move", move)
+        patch.setattr(restore, "move", move)
         restore.restore(tar, target.state, config=target.config)
     return calls
 
@@ -352,7 +361,7 @@ def test_a_restore_that_is_interrupted_anywhere_is_old_or_ends_as_new(tmp_path: 
 
         with pytest.raises(Cut):
             interruptions(tmp_path / "b.tar", target, cut)
-        if restore.finish(target.state):
+        if finish(target):
             assert target.says() == wanted
         elif at == 0:
             assert target.says() == all_say("new")
@@ -366,7 +375,7 @@ def test_a_restore_that_is_interrupted_anywhere_is_old_or_ends_as_new(tmp_path: 
 def test_a_restore_that_is_interrupted_twice_ends_as_well(board: Board, tmp_path: Path) -> None:
     board.backup(tmp_path / "b.tar")
     board.fill("new")
-    real = restore._move
+    real = claim.move
     left = 0
 
     def move(source: Path, to: Path) -> None:
@@ -377,20 +386,21 @@ def test_a_restore_that_is_interrupted_twice_ends_as_well(board: Board, tmp_path
         real(source, to)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(restore, "_move", move)
+        patch.setattr(claim, "move", move)
+        patch.setattr(restore, "move", move)
         left = 2
         with pytest.raises(Cut):
             restore.restore(tmp_path / "b.tar", board.state, config=board.config)
         for _ in range(50):
             left = 1
             try:
-                restore.finish(board.state)
+                finish(board)
                 break
             except Cut:
                 continue
         else:
             pytest.fail("never ends")
-    restore.finish(board.state)
+    finish(board)
     assert board.says() == all_say("old")
 
 
@@ -416,7 +426,7 @@ def test_killed_restores_leave_the_old_or_the_new(tmp_path: Path) -> None:
         process.kill()
         process.wait()
         process.stdout.close()
-        finished = restore.finish(target.state)
+        finished = finish(target)
         said = target.says()
         assert said in (all_say("old"), all_say("new"))
         assert not finished or said == all_say("old")
@@ -534,9 +544,11 @@ def test_a_link_in_the_state_directory_is_not_replaced(board: Board, tmp_path: P
 def test_a_node_runs_after_what_was_given_to_its_user(board: Board, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root gives files away")
-    board.backup(tmp_path / "b.tar")
     os.chown(board.state, 12345, 12345)
+    board.backup(tmp_path / "b.tar")
     restore.restore(tmp_path / "b.tar", board.state, config=None)
+    for name in ("node.lock", "backup.lock"):
+        assert (board.state / name).stat().st_uid == 12345
     for found in (board.state / "apps.json", *(board.state / "kv").rglob("*")):
         assert found.stat().st_uid == 12345, found
 

@@ -58,8 +58,7 @@ def load(path: Path, now: float) -> Draft:
     except ConfigError as error:
         mistakes.append(error)
     if mistakes:
-        hint = next((error.hint for error in mistakes if error.hint), None)
-        raise ConfigError("\n".join(error.message for error in mistakes), hint=hint)
+        raise _together(mistakes)
     return draft
 
 
@@ -103,6 +102,14 @@ async def pinned(document: Document, resolve: Callable[[Reference], Awaitable[Di
         return replace(target, entry=replace(target.entry, reference=found[text]))
 
     return replace(document, targets=tuple([await pin(target) for target in document.targets]))
+
+
+def _together(mistakes: list[ConfigError]) -> ConfigError:
+    if len(mistakes) == 1:
+        return mistakes[0]
+    hints = [f" ({mistake.hint})" if mistake.hint else "" for mistake in mistakes]
+    lines = [mistake.message + hint for mistake, hint in zip(mistakes, hints, strict=True)]
+    return ConfigError("\n".join(lines))
 
 
 def _draft(value: object, where: Where, now: float) -> Draft:
