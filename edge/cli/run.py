@@ -13,7 +13,7 @@ from edge import config
 from edge.cli import mqtt
 from edge.cli.common import Verbs, argument
 from edge.config import Address, Mqtt, parse_address
-from edge.node import configuration, daemon
+from edge.node import configuration
 from edge.platform import openfiles
 
 
@@ -53,6 +53,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _run(options: argparse.Namespace) -> int:
+    # The parts of a node that other verbs have no use for.
+    from edge.node import daemon
+
     async with mqtt.broker(options) as broker:
         return await daemon.run(lambda: _read(options, broker), _say)
 

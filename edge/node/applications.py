@@ -36,6 +36,9 @@ __all__ = ["Applications", "Version"]
 
 _log = logging.getLogger("edge.node")
 
+# Seconds within which a new version is watched, if it is to be.
+_WATCHED = 5.0
+
 # Versions that came or went before the collector looks at all of them: it stops the node for
 # milliseconds, and with many applications for longer. As a share of the applications, but at least
 # so many.
@@ -256,9 +259,16 @@ class Applications:
         self._slots[name] = slot
         if old is not None and version.wanted.soak > 0:
             slot.before = old.version
+            asyncio.get_running_loop().call_later(_WATCHED, self._forget_before, slot)
         elif old is not None:
             self._retire(old.version)
         self._connect(slot)
+
+    def _forget_before(self, slot: _Slot) -> None:
+        """Nobody watches it."""
+        if slot.soak is None and slot.before is not None:
+            self._retire(slot.before)
+            slot.before = None
 
     def _show(self, table: Table[Handler]) -> None:
         self._table = table

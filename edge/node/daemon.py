@@ -276,7 +276,6 @@ async def open_daemon(
 async def _compose(stack: AsyncExitStack, settings: config.Daemon) -> _Parts:
     node = settings.node
     credentials = node.credentials_dir or _credentials()
-    await asyncio.to_thread(_make_state_dir, node.state_dir)
     clock = await asyncio.to_thread(TrustedClock, node.state_dir / "clock")
     store = ContentStore(node.state_dir, quota=settings.quota)
     stores = Stores(node.state_dir, settings.stores)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edge.config import ApplicationEntry
 from edge.errors import ConfigError
+from edge.platform.tls import unreadable
 
 __all__ = ["values"]
 
@@ -30,14 +31,14 @@ async def values(entry: ApplicationEntry, credentials: Path | None) -> dict[str,
             raise ConfigError(f"{where}: {credential!a} is not the name of a credential")
         files[name] = credentials / credential
     for name, path in files.items():
-        found[name] = await asyncio.to_thread(_read, path, f"application {entry.name}: {name}")
+        found[name] = await asyncio.to_thread(
+            _read, path, f"application {entry.name}: variable {name}"
+        )
     return found
 
 
 def _read(path: Path, where: str) -> str:
     try:
         return path.read_text().removesuffix("\n").removesuffix("\r")
-    except OSError as exc:
-        raise ConfigError(f"{where}: {path}: {exc.strerror}") from exc
-    except UnicodeDecodeError as exc:
-        raise ConfigError(f"{where}: {path}: is not text") from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{where}: {path}: {unreadable(exc)}") from exc
