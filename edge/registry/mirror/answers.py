@@ -14,13 +14,9 @@ from aiohttp import web
 
 from edge.errors import BundleError, EdgeError
 from edge.registry.disk import NoRoom
+from edge.registry.mirror.limits import MirrorLimits
 
 __all__ = ["Pace", "Refusal", "refusals", "send"]
-
-# Seconds of silence, and bytes a second on the whole, below which a peer holds a connection only.
-# The client of this package gives up at the same.
-SILENCE = 30.0
-RATE = 8 << 10
 
 # Written at a time; a client may be this far behind.
 _PIECE = 256 << 10
@@ -77,8 +73,8 @@ def _worded(status: int, code: str, error: EdgeError) -> Refusal:
 class Pace:
     """How long a peer may take: it is cut off when it is silent, or too slow on the whole."""
 
-    def __init__(self, silence: float = SILENCE, rate: float = RATE) -> None:
-        self._silence, self._rate = silence, rate
+    def __init__(self, limits: MirrorLimits) -> None:
+        self._silence, self._rate = limits.silence, limits.rate
         self._now = asyncio.get_running_loop().time
         self._begun = self._now()
         self._moved = 0

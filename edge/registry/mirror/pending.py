@@ -12,21 +12,17 @@ from contextlib import ExitStack
 from edge.registry.blobs import in_thread
 from edge.registry.digest import Digest
 from edge.registry.mirror.answers import Refusal
+from edge.registry.mirror.limits import MirrorLimits
 from edge.registry.store import ContentStore
 
 __all__ = ["Pending"]
-
-# Seconds between a blob and the manifest that names it; a large layer may lie between them.
-_KEPT = 1800.0
-# As many blobs; a bundle has 2,000 at most.
-_MOST = 10_000
 
 
 class Pending:
     """Holds a lease of the store for as long as there are any."""
 
-    def __init__(self, store: ContentStore, seconds: float = _KEPT) -> None:
-        self._store, self._seconds = store, seconds
+    def __init__(self, store: ContentStore, limits: MirrorLimits) -> None:
+        self._store, self._limits = store, limits
         self._until: dict[tuple[str, Digest], float] = {}  # the oldest first
         self._leases: list[ExitStack] = []
         self._adding = 0
@@ -40,14 +36,15 @@ class Pending:
 
     async def add(self, repository: str, digest: Digest, commit: Callable[[], None]) -> None:
         """Keeps the blob that `commit`, in a thread, makes one."""
-        if len(self._until) >= _MOST:
-            raise Refusal(429, "TOOMANYREQUESTS", f"{_MOST} blobs wait for their manifests")
+        if len(self._until) >= (most := self._limits.pending_blobs):
+            raise Refusal(429, "TOOMANYREQUESTS", f"{most} blobs wait for their manifests")
         self._adding += 1
         try:
             await self._take_lease()
             await in_thread(commit)
             self._until.pop((repository, digest), None)
-            self._until[repository, digest] = asyncio.get_running_loop().time() + self._seconds
+            now = asyncio.get_running_loop().time()
+            self._until[repository, digest] = now + self._limits.pending
         finally:
             self._adding -= 1
             self._expire()

@@ -16,8 +16,9 @@ from edge.errors import BundleError
 from edge.registry.blobs import in_thread
 from edge.registry.digest import Digest
 from edge.registry.manifest import MAX_MANIFEST, Descriptor, Index, Manifest, read
-from edge.registry.mirror.answers import Refusal
+from edge.registry.mirror.answers import Pace, Refusal
 from edge.registry.mirror.holdings import Holdings
+from edge.registry.mirror.limits import MirrorLimits
 from edge.registry.mirror.pending import Pending
 from edge.registry.mirror.reading import digest_of, repository_of
 from edge.registry.mirror.uploads import Upload, Uploads, pieces
@@ -40,10 +41,12 @@ class Pushing:
         pending: Pending,
         registry: Callable[[], str],
         pushed: Callable[[Reference, Digest], None],
+        limits: MirrorLimits,
     ) -> None:
         self._store, self._holdings, self._pending = store, holdings, pending
         self._registry, self._pushed = registry, pushed
-        self._uploads = Uploads(store)
+        self._limits = limits
+        self._uploads = Uploads(store, limits)
 
     def routes(self) -> list[web.RouteDef]:
         upload = "/v2/{name:.+}/blobs/uploads/{id}"
@@ -113,7 +116,7 @@ class Pushing:
         _check_range(request, upload, length)
         if length:
             await in_thread(upload.make_room, length)
-        async for piece in pieces(request):
+        async for piece in pieces(request, Pace(self._limits)):
             await in_thread(upload.write, piece)
 
     async def _commit(self, upload: Upload, digest: Digest) -> web.Response:
@@ -128,7 +131,7 @@ class Pushing:
 
     async def _manifest(self, request: web.Request) -> web.StreamResponse:
         name, target = repository_of(request), request.match_info["reference"]
-        data = await _body(request)
+        data = await _body(request, Pace(self._limits))
         digest = Digest.of(data)
         reference = Reference(self._registry(), name)
         if ":" in target:
@@ -208,12 +211,12 @@ def _check_range(request: web.Request, upload: Upload, length: int | None) -> No
         raise Refusal(400, "SIZE_INVALID", "Content-Range and Content-Length do not agree")
 
 
-async def _body(request: web.Request) -> bytes:
+async def _body(request: web.Request, pace: Pace) -> bytes:
     too_large = Refusal(413, "SIZE_INVALID", f"a manifest has at most {MAX_MANIFEST} bytes")
     if (request.content_length or 0) > MAX_MANIFEST:
         raise too_large
     data = bytearray()
-    async for piece in pieces(request):
+    async for piece in pieces(request, pace):
         data += piece
         if len(data) > MAX_MANIFEST:
             raise too_large

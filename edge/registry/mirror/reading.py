@@ -11,6 +11,7 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from io import BytesIO
 from typing import IO
@@ -23,6 +24,7 @@ from edge.registry.digest import Digest
 from edge.registry.manifest import IMAGE_INDEX, MAX_MANIFEST, Descriptor, Index
 from edge.registry.mirror.answers import Pace, Refusal, send
 from edge.registry.mirror.holdings import Ambiguous, Held, Holdings, Repository
+from edge.registry.mirror.limits import MirrorLimits
 from edge.registry.mirror.pending import Pending
 from edge.registry.reference import is_repository, is_tag
 from edge.registry.store import ContentStore
@@ -38,8 +40,11 @@ _RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
 class Reading:
     """Answers from what is held. `pending`: blobs that are being pushed are here for who pushes."""
 
-    def __init__(self, store: ContentStore, holdings: Holdings, pending: Pending) -> None:
+    def __init__(
+        self, store: ContentStore, holdings: Holdings, pending: Pending, limits: MirrorLimits
+    ) -> None:
         self._store, self._holdings, self._pending = store, holdings, pending
+        self._limits = limits
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -57,13 +62,13 @@ class Reading:
 
     async def _catalog(self, request: web.Request) -> web.StreamResponse:
         names = await asyncio.to_thread(self._holdings.names)
-        return await _listed(request, names, lambda page: {"repositories": page})
+        return await self._listed(request, names, lambda page: {"repositories": page})
 
     async def _tags(self, request: web.Request) -> web.StreamResponse:
         name = repository_of(request)
         found = await self._find(request, name)
         tags = sorted({tag for repository in found for tag in repository.tags})
-        return await _listed(request, tags, lambda page: {"name": name, "tags": page})
+        return await self._listed(request, tags, lambda page: {"name": name, "tags": page})
 
     async def _manifest(self, request: web.Request) -> web.StreamResponse:
         name, wanted = repository_of(request), request.match_info["reference"]
@@ -73,7 +78,7 @@ class Reading:
         if _is_known(request, held.descriptor.digest):
             return _not_modified(request, held.descriptor.digest)
         data = await asyncio.to_thread(self._store.read, held.descriptor.digest, MAX_MANIFEST)
-        return await _content(request, BytesIO(data), held.descriptor)
+        return await self._content(request, BytesIO(data), held.descriptor)
 
     def _held(self, found: Sequence[Repository], name: str, wanted: str) -> Held:
         try:
@@ -90,10 +95,10 @@ class Reading:
         size = await self._size(request, name, digest)
         if _is_known(request, digest):
             return _not_modified(request, digest)
-        with await asyncio.to_thread(self._store.open, digest) as file:
-            return await _content(
-                request, file, Descriptor("application/octet-stream", digest, size)
-            )
+        descriptor = Descriptor("application/octet-stream", digest, size)
+        with ExitStack() as opened:
+            file = await in_thread(lambda: opened.enter_context(self._store.open(digest)))
+            return await self._content(request, file, descriptor)
 
     async def _size(self, request: web.Request, name: str, digest: Digest) -> int:
         if self._pending.has(name, digest):
@@ -114,7 +119,7 @@ class Reading:
         if kind := request.query.get("artifactType"):
             entries = tuple(entry for entry in entries if entry.artifact_type == kind)
             response.headers["OCI-Filters-Applied"] = "artifactType"
-        return await _whole(request, response, Index(entries).to_bytes())
+        return await self._whole(request, response, Index(entries).to_bytes())
 
     async def _find(self, request: web.Request, name: str) -> list[Repository]:
         namespace = request.query.get("ns")
@@ -125,6 +130,49 @@ class Reading:
             whose = f" of {namespace[:300]!a}" if namespace else ""
             raise Refusal(404, "NAME_UNKNOWN", f"this node has nothing{whose} in {name}")
         return found
+
+    async def _content(
+        self, request: web.Request, file: IO[bytes], descriptor: Descriptor
+    ) -> web.StreamResponse:
+        """A manifest or a blob, or the part of it that is wanted."""
+        size = descriptor.size
+        part = _part(request, descriptor.digest, size)
+        start, end = part or (0, size)
+        response = web.StreamResponse(headers=_headers(request, descriptor.digest))
+        response.content_type = descriptor.media_type
+        response.headers["Accept-Ranges"] = "bytes"
+        if part:
+            response.set_status(206)
+            response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+        response.content_length = end - start
+        file.seek(start)
+        return await send(
+            request, response, lambda count: in_thread(file.read, count), Pace(self._limits)
+        )
+
+    async def _whole(
+        self, request: web.Request, response: web.StreamResponse, data: bytes
+    ) -> web.StreamResponse:
+        response.content_length = len(data)
+        file = BytesIO(data)
+
+        async def read(count: int) -> bytes:
+            return file.read(count)
+
+        return await send(request, response, read, Pace(self._limits))
+
+    async def _listed(
+        self, request: web.Request, names: list[str], document: Callable[[list[str]], object]
+    ) -> web.StreamResponse:
+        """A page of names, and where the next one is."""
+        start = bisect_right(names, request.query.get("last", ""))
+        count = min(_count(request), _PAGE)
+        page = names[start : start + count]
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        if page and start + count < len(names):
+            query = urlencode({"n": count, "last": page[-1]} | _namespace(request))
+            response.headers["Link"] = f'<{request.path}?{query}>; rel="next"'
+        return await self._whole(request, response, json.dumps(document(page)).encode())
 
 
 def repository_of(request: web.Request) -> str:
@@ -198,24 +246,6 @@ def _headers(request: web.Request, digest: Digest) -> dict[str, str]:
     return headers
 
 
-async def _content(
-    request: web.Request, file: IO[bytes], descriptor: Descriptor
-) -> web.StreamResponse:
-    """A manifest or a blob, or the part of it that is wanted."""
-    size = descriptor.size
-    part = _part(request, descriptor.digest, size)
-    start, end = part or (0, size)
-    response = web.StreamResponse(headers=_headers(request, descriptor.digest))
-    response.content_type = descriptor.media_type
-    response.headers["Accept-Ranges"] = "bytes"
-    if part:
-        response.set_status(206)
-        response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-    response.content_length = end - start
-    file.seek(start)
-    return await send(request, response, lambda count: in_thread(file.read, count), Pace())
-
-
 def _part(request: web.Request, digest: Digest, size: int) -> tuple[int, int] | None:
     """From where to where; None for all of it: several ranges, and nonsense, may be ignored."""
     match = _RANGE.fullmatch(request.headers.get("Range", ""))
@@ -234,32 +264,6 @@ def _part(request: web.Request, digest: Digest, size: int) -> tuple[int, int] | 
         headers = {"Content-Range": f"bytes */{size}"}
         raise Refusal(416, "SIZE_INVALID", f"it has {size} bytes", headers)
     return start, end
-
-
-async def _whole(
-    request: web.Request, response: web.StreamResponse, data: bytes
-) -> web.StreamResponse:
-    response.content_length = len(data)
-    file = BytesIO(data)
-
-    async def read(count: int) -> bytes:
-        return file.read(count)
-
-    return await send(request, response, read, Pace())
-
-
-async def _listed(
-    request: web.Request, names: list[str], document: Callable[[list[str]], object]
-) -> web.StreamResponse:
-    """A page of names, and where the next one is."""
-    start = bisect_right(names, request.query.get("last", ""))
-    count = min(_count(request), _PAGE)
-    page = names[start : start + count]
-    response = web.StreamResponse(headers={"Content-Type": "application/json"})
-    if page and start + count < len(names):
-        query = urlencode({"n": count, "last": page[-1]} | _namespace(request))
-        response.headers["Link"] = f'<{request.path}?{query}>; rel="next"'
-    return await _whole(request, response, json.dumps(document(page)).encode())
 
 
 def _namespace(request: web.Request) -> dict[str, str]:

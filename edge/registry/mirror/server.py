@@ -16,8 +16,9 @@ from edge.config import Address
 from edge.config import Mirror as Settings
 from edge.errors import ConfigError
 from edge.registry.digest import Digest
-from edge.registry.mirror.answers import SILENCE, Refusal, refusals
+from edge.registry.mirror.answers import Refusal, refusals
 from edge.registry.mirror.holdings import Holdings
+from edge.registry.mirror.limits import MirrorLimits
 from edge.registry.mirror.pending import Pending
 from edge.registry.mirror.pushing import Pushing
 from edge.registry.mirror.reading import Reading
@@ -27,9 +28,6 @@ from edge.registry.store import ContentStore
 __all__ = ["Mirror"]
 
 Pushed = Callable[[Reference, Digest], None]
-
-# A fleet of peers, or a handful of clients with some connections each; a connection is a file.
-CONNECTIONS = 128
 
 _READS = ("GET", "HEAD")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
@@ -49,9 +47,11 @@ class Mirror:
         *,
         note: Callable[[str], None] = lambda _: None,
         pushed: Pushed = lambda _reference, _digest: None,
+        limits: MirrorLimits | None = None,
     ) -> None:
         self._settings, self._store = settings, store
         self._note, self.pushed = note, pushed
+        self._limits = limits or MirrorLimits()
         self._addresses: tuple[Address, ...] = ()
         self._open = AsyncExitStack()
 
@@ -83,26 +83,28 @@ class Mirror:
             handler_cancellation=True,
             shutdown_timeout=1.0,
             # Also of a connection's first request, from its first byte to the end of its headers.
-            keepalive_timeout=SILENCE,
+            keepalive_timeout=self._limits.silence,
             auto_decompress=False,
         )
         await runner.setup()
         self._open.push_async_callback(runner.cleanup)
         loop = asyncio.get_running_loop()
-        door = partial(_protocol, runner)
+        door = partial(_protocol, runner, self._limits.connections)
         server = await loop.create_server(door, address.host, address.port)
         self._open.callback(server.close)
         self._addresses = tuple(Address(*sock.getsockname()[:2]) for sock in server.sockets)
 
     def _application(self) -> web.Application:
-        pending = Pending(self._store)
+        pending = Pending(self._store, self._limits)
         self._open.callback(pending.close)
         holdings = Holdings(self._store, self._name, self._is_this)
         app = web.Application(middlewares=[refusals, self._guard])
         app.on_response_prepare.append(_signed)
-        app.add_routes(Reading(self._store, holdings, pending).routes())
+        app.add_routes(Reading(self._store, holdings, pending, self._limits).routes())
         if self._settings.accept_pushes:
-            pushing = Pushing(self._store, holdings, pending, self._name, self._accepted)
+            pushing = Pushing(
+                self._store, holdings, pending, self._name, self._accepted, self._limits
+            )
             self._open.push_async_callback(pushing.aclose)
             app.add_routes(pushing.routes())
         return app
@@ -136,9 +138,9 @@ class Mirror:
         return await handler(request)
 
 
-def _protocol(runner: web.AppRunner) -> asyncio.BaseProtocol:
+def _protocol(runner: web.AppRunner, most: int) -> asyncio.BaseProtocol:
     assert runner.server is not None
-    return runner.server() if len(runner.server.connections) < CONNECTIONS else _Full()
+    return runner.server() if len(runner.server.connections) < most else _Full()
 
 
 class _Full(asyncio.Protocol):

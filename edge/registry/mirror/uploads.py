@@ -13,15 +13,12 @@ from edge.application.units import show_size
 from edge.registry.blobs import in_thread
 from edge.registry.manifest import Descriptor
 from edge.registry.mirror.answers import Pace, Refusal
+from edge.registry.mirror.limits import MirrorLimits
 from edge.registry.store import BlobWriter, ContentStore
 from edge.registry.transfer import MAX_BUNDLE
 
 __all__ = ["Upload", "Uploads", "pieces"]
 
-# Seconds in which nothing comes; then it is dropped with what it brought.
-_IDLE = 300.0
-# At a time; clients send some four blobs each.
-_MOST = 32
 # Room is taken in such steps when a client does not say how much it sends.
 _STEP = 4 << 20
 
@@ -66,8 +63,8 @@ class Upload:
 class Uploads:
     """Those that are under way."""
 
-    def __init__(self, store: ContentStore, idle: float = _IDLE) -> None:
-        self._store, self._idle = store, idle
+    def __init__(self, store: ContentStore, limits: MirrorLimits) -> None:
+        self._store, self._limits = store, limits
         self._known: dict[str, Upload] = {}
         self._beginning = 0
         self._aborting: set[asyncio.Future[None]] = set()
@@ -76,8 +73,8 @@ class Uploads:
         return len(self._known)
 
     async def begin(self, name: str) -> Upload:
-        if len(self._known) + self._beginning >= _MOST:
-            message = f"{_MOST} uploads are under way"
+        if len(self._known) + self._beginning >= (most := self._limits.uploads):
+            message = f"{most} uploads are under way"
             raise Refusal(429, "TOOMANYREQUESTS", message, {"Retry-After": "5"})
         self._beginning += 1
         try:
@@ -124,7 +121,7 @@ class Uploads:
 
     def _wait(self, upload: Upload) -> None:
         loop = asyncio.get_running_loop()
-        upload.timer = loop.call_later(self._idle, self._drop, upload)
+        upload.timer = loop.call_later(self._limits.upload_idle, self._drop, upload)
 
     def _stop(self, upload: Upload) -> None:
         if upload.timer is not None:
@@ -142,9 +139,8 @@ class Uploads:
         done.add_done_callback(self._aborting.discard)
 
 
-async def pieces(request: web.Request) -> AsyncIterator[bytes]:
+async def pieces(request: web.Request, pace: Pace) -> AsyncIterator[bytes]:
     """A request's body; a client that is too slow gets a Refusal."""
-    pace = Pace()
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise Refusal(415, "UNSUPPORTED", "content comes as it is, without Content-Encoding")
     while True:
