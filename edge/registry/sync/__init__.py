@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge.registry.sync.registries import Registries
-from edge.registry.sync.state import StateFile
+from edge.registry.sync.statefile import StateFile
 from edge.registry.sync.status import AppStatus
 from edge.registry.sync.sync import Sync
 from edge.registry.sync.wanted import Candidate, Host, Source, Wanted

@@ -22,14 +22,14 @@ Health = Literal["live", "soaking", "pending", "waiting", "failed", "rolled back
 
 @dataclass(frozen=True, slots=True)
 class AppStatus:
-    """One application, as it is now. `since`: when `digest` went live, in Unix time."""
+    """One application, as it is now. `since`: when it came to this state, in trusted Unix time."""
 
     name: str
-    reference: str  # or the path
+    reference: str | None  # None: a path of this machine
     source: Source
     mount: Mount
     digest: Digest | None  # of what serves
     previous: Digest | None  # what a rollback returns to
     state: Health
-    reason: str | None = None  # why it is not live, or why it could not be updated
+    reason: str = ""  # why it is not live, or why it could not be updated
     since: float | None = None

@@ -1,30 +1,49 @@
-"""Keeps a node at what is wanted of it."""
+"""Keeps a node at what is wanted of it: looks at references, and takes each change all the way.
+
+Knows no Wasm and no HTTP: `worker` takes one application from what is wanted to what serves,
+`rounds` says when.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import math
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import TracebackType
 
 from edge import config
+from edge.application.fields import did_you_mean
 from edge.config import ApplicationEntry
-from edge.registry.digest import Digest
-from edge.registry.reference import Reference
+from edge.errors import ConfigError, EdgeError
+from edge.registry.collect import collect, contents
 from edge.registry.store import ContentStore
+from edge.registry.sync.boot import Boot
+from edge.registry.sync.delivery import Delivery, Verify
+from edge.registry.sync.desired import merged
+from edge.registry.sync.pace import Pace
+from edge.registry.sync.record import Record
 from edge.registry.sync.registries import Registries
-from edge.registry.sync.state import StateFile
+from edge.registry.sync.rounds import Rounds
+from edge.registry.sync.state import State
+from edge.registry.sync.statefile import StateFile
 from edge.registry.sync.status import AppStatus
 from edge.registry.sync.wanted import Host, Wanted
+from edge.registry.sync.worker import Note, Worker, silent, uninterrupted
 
-__all__ = ["Sync"]
+__all__ = ["Follow", "Purge", "Sync"]
 
-# Checks that a digest may run; returns a line to say, or raises EdgeError.
-Verify = Callable[[Reference, Digest], Awaitable[str | None]]
-# Asks a fleet for what it wants of this node; None: as before.
+# Applications that a command looks at, at a time.
+_AT_ONCE = 4
+
+# Asks a fleet for what it wants of this node; None: that is not known, or as before.
 Follow = Callable[[], Awaitable[Iterable[Wanted] | None]]
 # Removes the data of an application.
 Purge = Callable[[str], Awaitable[None]]
-Note = Callable[[str], None]
+_log = logging.getLogger("edge.sync")
 
 
 class Sync:
@@ -49,10 +68,38 @@ class Sync:
         verify: Verify | None = None,
         follow: Follow | None = None,
         purge: Purge | None = None,
-        note: Note = lambda _: None,
+        note: Note = _log.info,
         rng: random.Random | None = None,
     ) -> None:
-        raise NotImplementedError
+        self._settings, self._state, self._store = settings, state, store
+        self._clock, self._follow, self._purge, self._note = clock, follow, purge, note
+        self._records: dict[str, Record] = {}
+        self._file: tuple[ApplicationEntry, ...] = ()
+        self._fleet: tuple[Wanted, ...] | None = None  # None: not known yet
+        self._last_look: float | None = None
+        self._collected = -math.inf
+        pace = Pace(settings, rng or random.Random())  # noqa: S311 - no secret
+        delivery = Delivery(store, registries, verify=verify, timeout=settings.timeout, note=note)
+        self._worker = Worker(
+            self._records,
+            state,
+            store,
+            host,
+            delivery,
+            pace,
+            clock=clock,
+            wake=lambda: self._rounds.wake(),
+            note=note,
+        )
+        self._boot = Boot(state, host, delivery, self._worker.prepare_known, note)
+        self._rounds = Rounds(
+            self._records,
+            pace,
+            look=self._look,
+            work=self._work,
+            rest=self._rest,
+            polls=self._polls,
+        )
 
     async def __aenter__(self) -> Sync:
         return self
@@ -63,7 +110,7 @@ class Sync:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        raise NotImplementedError
+        await self._worker.stage.close()
 
     async def start(self, entries: Iterable[ApplicationEntry]) -> None:
         """Makes live what was live before, in one swap, and what is on this machine. Uses no
@@ -71,51 +118,237 @@ class Sync:
 
         Raises EdgeError when a newer version wrote the state.
         """
-        raise NotImplementedError
+        if said := await asyncio.to_thread(self._state.load):
+            self._note(said)
+        self._file = tuple(entries)
+        self._merge()
+        for name in self._state.now.purging:
+            await self._purged(name)
+        await self._boot.run([record for record in self._records.values() if record.wanted])
+        for record in list(self._records.values()):
+            local = record.wanted is None or record.wanted.entry.path is not None
+            if local and record.serving is None:
+                await self._worker.attempt(record, network=False)
 
     async def run(self) -> None:
         """Follows every tag, until cancelled."""
-        raise NotImplementedError
+        await self._rounds.run()
 
     # What is wanted
 
     def set_file_entries(self, entries: Iterable[ApplicationEntry]) -> None:
-        """edge.toml was read again: works on the difference from now on; see `wait_idle`."""
-        raise NotImplementedError
+        """edge.toml was read again: works on the difference from now on, and looks at the files
+        that it names; see `wait_idle`.
+        """
+        self._file = tuple(entries)
+        self._merge()
+        for record in self._records.values():
+            if record.wanted and record.wanted.entry.path is not None:
+                record.due = 0.0
+        self._rounds.wake()
 
     def set_fleet(self, wanted: Iterable[Wanted]) -> None:
         """What the fleet wants of this node from now on. Before `start`: what it wanted last."""
-        raise NotImplementedError
+        self._fleet = tuple(wanted)
+        self._merge()
 
-    async def deploy(self, entry: ApplicationEntry, progress: Note = lambda _: None) -> AppStatus:
+    async def deploy(self, entry: ApplicationEntry, progress: Note = silent) -> None:
         """Returns when it is live; a refused one raises EdgeError and leaves nothing."""
-        raise NotImplementedError
+        if any(entry.name == other.name for other in self._file):
+            raise ConfigError(
+                f'edge.toml has an application "{entry.name}", which wins over a deployed one',
+                hint="change it there, or deploy with another --name",
+            )
+        wanted = Wanted(entry, "deploy", self._settings.soak)
+        try:
+            async with self._claimed(entry.name) as record:
+                error = record.error, record.failures, record.failed
+                try:
+                    await self._worker.update(
+                        record, wanted, retry=True, by_hand=True, deploy=True, progress=progress
+                    )
+                except EdgeError:
+                    record.error, record.failures, record.failed = error
+                    raise
+                record.wanted = wanted
+        finally:
+            self._worker.stage.garbage = True
+            self._merge()
 
     async def undeploy(self, name: str, *, purge: bool = False) -> None:
         """Removes what `deploy` added; its data stays, unless it is to be purged. ConfigError when
         it was not deployed.
         """
-        raise NotImplementedError
+        if name not in self._state.now.deployed:
+            raise self._not_deployed(name)
+        async with self._claimed(name) as record:
+            await uninterrupted(self._undeploy(record, purge=purge))
+        self._merge()
 
-    async def rollback(self, name: str) -> AppStatus:
+    async def rollback(self, name: str) -> None:
         """Back to the version before, until the reference moves. EdgeError if there is none."""
-        raise NotImplementedError
+        self._known(name)
+        async with self._claimed(name) as record:
+            await self._worker.go_back(record)
 
-    async def sync_now(self, name: str | None = None, *, retry: bool = False) -> list[AppStatus]:
-        """Looks at one reference, or all, and returns when what they stand for is live or failed;
-        the status says which. `retry`: also what was refused before.
+    async def sync_now(self, name: str | None = None, *, retry: bool = False) -> None:
+        """Looks at one reference, or all, and returns when what they stand for is live or failed.
+        Of a single one the failure is raised. `retry`: also what was refused before.
         """
-        raise NotImplementedError
+        if name is not None:
+            self._known(name)
+            async with self._claimed(name) as record:
+                await self._worker.attempt(record, retry=retry, by_hand=True)
+                if record.error is not None:
+                    raise record.error
+            return
+        await self._look()
+        left = iter(list(self._records))
+        async with asyncio.TaskGroup() as group:
+            for number in range(_AT_ONCE):
+                group.create_task(self._sync_each(left, retry=retry), name=f"sync now {number}")
+
+    async def _sync_each(self, left: Iterator[str], *, retry: bool) -> None:
+        for name in left:
+            async with self._claimed(name) as record:
+                await self._worker.attempt(record, retry=retry, by_hand=True)
 
     def apps(self) -> list[AppStatus]:
         """By name."""
-        raise NotImplementedError
+        now, state = self._clock(), self._state.now
+        known = (r for r in self._records.values() if r.wanted or r.serving)
+        return [r.status(state.app(r.name), now) for r in sorted(known, key=lambda r: r.name)]
 
     @property
     def last_look(self) -> float | None:
         """When all references were last asked for, in trusted Unix time."""
-        raise NotImplementedError
+        return self._last_look
 
     async def wait_idle(self) -> None:
         """Until nothing is being pulled, prepared or swapped. What soaks is idle."""
-        raise NotImplementedError
+        await self._rounds.wait_idle()
+
+    # Of all of them
+
+    def _merge(self) -> None:
+        """What is wanted may have changed: what differs is due."""
+        fleet = self._kept_fleet() if self._fleet is None else self._fleet
+        deployed = self._state.now.deployed.values()
+        wanted = merged(self._file, deployed, fleet, soak=self._settings.soak)
+        for name in {**self._records, **wanted, **self._state.now.apps}:
+            record = self._records.setdefault(name, Record(name))
+            if record.wanted != wanted.get(name) or record.wanted is None:
+                record.wanted = wanted.get(name)
+                record.forget_failures()
+                record.due = 0.0
+        self._rounds.wake()
+
+    def _kept_fleet(self) -> Iterable[Wanted]:
+        """A node that has lost its fleet's document goes on with what that wanted last."""
+        if self._follow is None:
+            return
+        for app in self._state.now.apps.values():
+            if app.fleet and app.live:
+                yield Wanted(app.live.entry, "fleet", self._settings.soak)
+
+    async def _look(self) -> None:
+        self._last_look = self._clock()
+        if self._follow is None:
+            return
+        try:
+            wanted = await self._follow()
+        except EdgeError as error:
+            self._note(f"fleet: {error.message}")
+        else:
+            if wanted is not None:
+                self.set_fleet(wanted)
+
+    def _polls(self) -> bool:
+        return self._follow is not None or any(r.needs_look for r in self._records.values())
+
+    async def _work(self, record: Record) -> None:
+        async with record.lock:
+            await self._worker.attempt(record)
+            self._drop(record)
+
+    async def _rest(self) -> float:
+        """Removes what is not needed any more; returns when that may be done again."""
+        now = asyncio.get_running_loop().time()
+        again = self._collected + self._settings.interval
+        if not self._worker.stage.garbage:
+            return math.inf
+        if now < again:
+            return again
+        self._collected, self._worker.stage.garbage = now, False
+        try:
+            await self._worker.tidy()
+            done = await asyncio.to_thread(collect, self._store, contents(self._store))
+        except (EdgeError, OSError) as error:
+            self._note(f"garbage collection: {error}")
+            return math.inf
+        if done is None:  # somebody is writing
+            self._worker.stage.garbage = True
+        return now + self._settings.interval
+
+    # For commands
+
+    @asynccontextmanager
+    async def _claimed(self, name: str) -> AsyncIterator[Record]:
+        """An application, for one command: what was under way by itself is stopped."""
+        record = self._records.setdefault(name, Record(name))
+        record.claims += 1
+        try:
+            if record.work is not None:
+                record.work.cancel()
+            async with record.lock:
+                record.due = math.inf
+                yield record
+        finally:
+            record.claims -= 1
+            self._drop(record)
+            self._rounds.wake()
+
+    def _drop(self, record: Record) -> None:
+        """Nothing is left of it."""
+        gone = record.wanted is None and record.serving is None and not record.claims
+        if gone and record.name not in self._state.now.apps:
+            self._records.pop(record.name, None)
+
+    async def _undeploy(self, record: Record, *, purge: bool) -> None:
+        name = record.name
+
+        def change(state: State) -> State:
+            state = state.undeploy(name)
+            return replace(state, purging=state.purging | {name}) if purge else state
+
+        if any(name == wanted.entry.name for wanted in self._fleet or ()):
+            await self._state.change(lambda state: state.undeploy(name))
+            self._note(f"{name}: the fleet wants it, too: it stays, with its data")
+            return
+        await self._worker.remove(record, change)
+        if purge:
+            await self._purged(name)
+
+    async def _purged(self, name: str) -> None:
+        if self._purge is not None:
+            await self._purge(name)
+        await self._state.change(lambda state: replace(state, purging=state.purging - {name}))
+
+    def _known(self, name: str) -> Record:
+        record = self._records.get(name)
+        if record is None or not (record.wanted or record.serving):
+            raise self._unknown(name)
+        return record
+
+    def _unknown(self, name: str) -> ConfigError:
+        known = [record.name for record in self._records.values() if record.wanted]
+        hint = did_you_mean(name, known) or "`edge apps` lists them"
+        return ConfigError(f'there is no application "{name}" on this node', hint=hint)
+
+    def _not_deployed(self, name: str) -> ConfigError:
+        record = self._records.get(name)
+        if record is None or record.wanted is None:
+            return self._unknown(name)
+        places = {"file": "edge.toml", "fleet": "the fleet's document", "deploy": "a deploy"}
+        place = places[record.wanted.source]
+        return ConfigError(f'"{name}" was not deployed: {place} wants it', hint="remove it there")

@@ -1,0 +1,151 @@
+"""When which application is worked on: rounds of looks, tries in between, commands first.
+
+One timer for all of them; with nothing to look at there is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+
+from edge.registry.sync.delivery import registry_of
+from edge.registry.sync.pace import Pace
+from edge.registry.sync.record import Record
+
+__all__ = ["Rounds"]
+
+# Applications at a time; of one registry, which may hang, at most so many.
+_AT_ONCE = 12
+_OF_A_REGISTRY = 4
+
+
+class Rounds:
+    """`look` begins a round; `work` takes one application as far as it gets, and raises nothing;
+    `rest` is done when there is nothing else to do, and returns the loop's time of the next one.
+    """
+
+    def __init__(
+        self,
+        records: Mapping[str, Record],
+        pace: Pace,
+        *,
+        look: Callable[[], Awaitable[None]],
+        work: Callable[[Record], Awaitable[None]],
+        rest: Callable[[], Awaitable[float]],
+        polls: Callable[[], bool],
+    ) -> None:
+        self._records = records
+        self._pace = pace
+        self._look, self._work, self._rest, self._polls = look, work, rest, polls
+        self._wake = asyncio.Event()
+        self._looking: asyncio.Task[None] | None = None
+        self._running: dict[asyncio.Task[None], str] = {}
+        self._next = -math.inf
+        self._idle: list[asyncio.Future[None]] = []
+
+    def wake(self) -> None:
+        """Something is due."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled; what it began is cancelled, too."""
+        try:
+            while True:
+                self._wake.clear()
+                self._begin()
+                if self._busy():
+                    await self._wait(self._due())
+                else:
+                    again = await self._rest()
+                    if not self._busy() and not self._wake.is_set():
+                        self._tell_idle()
+                        await self._wait(min(self._due(), again))
+        finally:
+            await self._stop()
+
+    async def wait_idle(self) -> None:
+        """Until nothing is under way and nothing is due."""
+        future = asyncio.get_running_loop().create_future()
+        self._idle.append(future)
+        self.wake()
+        await future
+
+    def _begin(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._next and self._polls():
+            self._next = now + self._pace.look()
+            self._begin_round(now)
+        for record in self._records.values():
+            if record.due <= now and not record.claims and record.work is None:
+                self._begin_work(record)
+
+    def _begin_round(self, now: float) -> None:
+        for record in self._records.values():
+            if record.needs_look:
+                record.due = min(record.due, now)
+        if self._looking is None:
+            self._looking = self._task(self._look(), "look")
+
+    def _begin_work(self, record: Record) -> None:
+        registry = registry_of(record.wanted.entry) if record.wanted else ""
+        counted = Counter(self._running.values())
+        if len(self._running) >= _AT_ONCE or (registry and counted[registry] >= _OF_A_REGISTRY):
+            return
+        record.due = math.inf
+        record.work = self._task(self._work(record), f"sync {record.name}")
+        self._running[record.work] = registry
+
+    def _task(self, work: Awaitable[None], name: str) -> asyncio.Task[None]:
+        async def run() -> None:
+            await work
+
+        task = asyncio.get_running_loop().create_task(run(), name=name)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task is self._looking:
+            self._looking = None
+        if self._running.pop(task, None) is not None:
+            for record in self._records.values():
+                if record.work is task:
+                    record.work = None
+        if not task.cancelled():
+            task.result()
+        self.wake()
+
+    def _busy(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        records = self._records.values()
+        waiting = any(r.claims or r.due <= now for r in records)
+        return bool(self._running or self._looking or waiting)
+
+    def _due(self) -> float:
+        """When there is something to begin."""
+        now = asyncio.get_running_loop().time()
+        tries = (r.due for r in self._records.values() if r.due > now)
+        return min(self._next if self._polls() else math.inf, *tries, math.inf)
+
+    async def _wait(self, until: float) -> None:
+        loop = asyncio.get_running_loop()
+        timer = None if math.isinf(until) else loop.call_at(until, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _tell_idle(self) -> None:
+        waiting, self._idle = self._idle, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def _stop(self) -> None:
+        tasks = [*self._running, *([self._looking] if self._looking else ())]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
