@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from edge.cli import apps, backup, check, deploy, fleet, import_, invoke, pull, push, run, up
+from edge.cli import apps, backup, check, deploy, fleet, import_, invoke, pull, push, run, sign, up
 from edge.errors import EdgeError
 
-_VERBS = (up, run, check, push, pull, import_, deploy, apps, invoke, fleet, backup)
+_VERBS = (up, run, check, push, pull, import_, deploy, apps, invoke, fleet, backup, sign)
 
 _EPILOG = """\
 examples:
