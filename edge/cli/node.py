@@ -50,6 +50,12 @@ def say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
+def tell(progress: str) -> None:
+    """How far a node is: not what was asked for."""
+    sys.stderr.write(f"{progress}\n")
+    sys.stderr.flush()
+
+
 def say_json(value: object) -> None:
     say(json.dumps(value, indent=2, ensure_ascii=False))
 

@@ -32,6 +32,8 @@ __all__ = ["Api"]
 
 # Bytes of one request's body. Data of an invocation is in memory, and in base64 here.
 _BODY_MAX = 24 << 20
+# Bytes of an import that are written at a time.
+_PIECE = 1 << 20
 # Seconds between two signs of life of work that takes long.
 _ALIVE = 10.0
 
@@ -89,6 +91,7 @@ class Api:
                 web.post("/v1/undeploy", self._undeploy),
                 web.post("/v1/rollback", self._rollback),
                 web.post("/v1/sync", self._sync),
+                web.post("/v1/import", self._import),
                 web.post("/v1/reload", self._reload),
                 web.post("/v1/invoke", self._invoke),
             ]
@@ -131,6 +134,19 @@ class Api:
             name = table.optional("name", string)
             retry = table.get("retry", boolean, False)
         return await self._long(request, lambda _: self._control.sync(name, retry=retry))
+
+    async def _import(self, request: web.Request) -> web.StreamResponse:
+        """The body is the tar of an OCI layout."""
+        title, name = request.query.get("title", "import"), request.query.get("name")
+        _told(request, f"import of {title}")
+        file = await asyncio.to_thread(self._control.spool)
+        try:
+            async for piece in request.content.iter_chunked(_PIECE):
+                await asyncio.to_thread(file.write, piece)
+        except BaseException:
+            file.close()
+            raise
+        return await self._long(request, lambda _: self._control.take_in(file, title, name or None))
 
     async def _reload(self, request: web.Request) -> web.StreamResponse:
         _told(request, "reload")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -49,7 +49,19 @@ class NodeClient:
 
     async def lines(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """What a route answers as it comes. An error among it is raised."""
-        data = io.BytesIO(json.dumps(body).encode())
+        async with aclosing(self._lines(path, io.BytesIO(json.dumps(body).encode()))) as lines:
+            async for line in lines:
+                yield line
+
+    async def send(self, path: str, pieces: AsyncIterable[bytes]) -> Any:
+        """What a route has brought about that takes bytes."""
+        async with aclosing(self._lines(path, pieces)) as lines:
+            async for line in lines:
+                if "result" in line:
+                    return line["result"]
+        raise self._lost("it ended before it had answered")
+
+    async def _lines(self, path: str, data: Any) -> AsyncGenerator[dict[str, Any], None]:
         async with self._request("POST", path, data=data) as response:
             rest = b""
             async for piece in response.content.iter_any():
@@ -59,11 +71,15 @@ class NodeClient:
         if rest:
             raise self._lost("its answer was cut off")
 
-    async def result(self, path: str, body: Mapping[str, Any]) -> Any:
-        """What a changing route has brought about."""
+    async def result(
+        self, path: str, body: Mapping[str, Any], progress: Callable[[str], None] = lambda _: None
+    ) -> Any:
+        """What a changing route has brought about; `progress` is told how far it is."""
         async for line in self.lines(path, body):
             if "result" in line:
                 return line["result"]
+            if text := line.get("progress"):
+                progress(text)
         raise self._lost("it ended before it had answered")
 
     @asynccontextmanager

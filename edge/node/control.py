@@ -5,14 +5,16 @@ What is read here comes from outside: it is checked, and a mistake names its pla
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import importlib.metadata
+import logging
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from edge import config
 from edge.application.fields import Where, did_you_mean
@@ -21,9 +23,15 @@ from edge.invocation.application import LiveApplication
 from edge.node.entry import read_entry
 from edge.node.invoke import Call, Part, invoke
 from edge.registry.digest import Digest
+from edge.registry.layout import import_file
+from edge.registry.reference import Reference
+from edge.registry.store import ContentStore
+from edge.registry.sweep import MakeRoom
 from edge.registry.sync.status import AppStatus
 
 __all__ = ["Control", "Facts", "Running", "Syncing"]
+
+_log = logging.getLogger("edge.node")
 
 
 class Syncing(Protocol):
@@ -35,13 +43,13 @@ class Syncing(Protocol):
 
     async def deploy(
         self, entry: config.ApplicationEntry, progress: Callable[[str], None], /
-    ) -> AppStatus: ...
+    ) -> None: ...
 
     async def undeploy(self, name: str, *, purge: bool) -> None: ...
 
-    async def rollback(self, name: str) -> AppStatus: ...
+    async def rollback(self, name: str) -> None: ...
 
-    async def sync_now(self, name: str | None, *, retry: bool) -> list[AppStatus]: ...
+    async def sync_now(self, name: str | None, *, retry: bool) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,12 @@ class Running(Protocol):
 
     @property
     def sync(self) -> Syncing: ...
+
+    @property
+    def store(self) -> ContentStore: ...
+
+    def pushed(self, reference: Reference, digest: Digest, /) -> None:
+        """The store has something new for this reference."""
 
     def live(self, name: str) -> LiveApplication | None:
         """The version that serves now."""
@@ -115,7 +129,8 @@ class Control:
         self, entry: config.ApplicationEntry, progress: Callable[[str], None]
     ) -> dict[str, Any]:
         """Returns when it is live."""
-        return _app(await self._running.sync.deploy(entry, progress))
+        await self._running.sync.deploy(entry, progress)
+        return self.app(entry.name)
 
     async def undeploy(self, name: str, *, purge: bool) -> None:
         self._known(name)
@@ -123,13 +138,32 @@ class Control:
 
     async def rollback(self, name: str) -> dict[str, Any]:
         self._known(name)
-        return _app(await self._running.sync.rollback(name))
+        await self._running.sync.rollback(name)
+        return self.app(name)
 
     async def sync(self, name: str | None, *, retry: bool) -> list[dict[str, Any]]:
         """Looks at one application's reference, or at everything; how they are then."""
         if name is not None:
             self._known(name)
-        return [_app(one) for one in await self._running.sync.sync_now(name, retry=retry)]
+        await self._running.sync.sync_now(name, retry=retry)
+        return self.apps() if name is None else [self.app(name)]
+
+    def spool(self) -> IO[bytes]:
+        """Where an import may wait until all of it is here. Blocks."""
+        return self._running.store.spool()
+
+    async def take_in(self, file: IO[bytes], title: str, name: str | None) -> list[str]:
+        """Brings in the bundles of an OCI layout, a tar that can be read at any place, and closes
+        it; their references. Who follows one of them looks at it soon.
+        """
+        store = self._running.store
+        room = MakeRoom(store, note=_log.info)
+        with file:
+            called = Reference.parse(name) if name else None
+            found = await asyncio.to_thread(import_file, file, title, store, called, make_room=room)
+        for bundle in found:
+            self._running.pushed(bundle.reference, bundle.digest)
+        return [str(bundle.reference.at(bundle.digest)) for bundle in found]
 
     async def reload(self) -> list[str]:
         return list(await self._running.reload())

@@ -118,6 +118,10 @@ class Daemon:
 
     # For the API
 
+    @property
+    def store(self) -> ContentStore:
+        return self._parts.store
+
     def live(self, name: str) -> LiveApplication | None:
         return self._parts.applications.live(name)
 

@@ -26,6 +26,8 @@ from edge.node.client import NodeClient
 from edge.node.control import Control, Facts
 from edge.registry import local
 from edge.registry.digest import Digest
+from edge.registry.reference import Reference
+from edge.registry.store import ContentStore
 from edge.registry.sync.status import AppStatus
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
@@ -66,23 +68,28 @@ class Running:
     def deployed(self, name: str) -> ApplicationEntry | None:
         return self.entries.get(name)
 
-    async def deploy(self, entry: ApplicationEntry, progress: Callable[[str], None]) -> AppStatus:
+    async def deploy(self, entry: ApplicationEntry, progress: Callable[[str], None]) -> None:
         progress(f"pulling {entry.reference}")
         await self._work("deploy", entry.name)
         self.entries[entry.name] = entry
-        return self.add(entry.name, entry.reference or "", entry.mount)
+        self.add(entry.name, entry.reference or "", entry.mount)
 
     async def undeploy(self, name: str, *, purge: bool) -> None:
         await self._work("undeploy", name, purge)
         del self.statuses[name]
 
-    async def rollback(self, name: str) -> AppStatus:
+    async def rollback(self, name: str) -> None:
         await self._work("rollback", name)
-        return self.statuses[name]
 
-    async def sync_now(self, name: str | None, *, retry: bool) -> list[AppStatus]:
+    async def sync_now(self, name: str | None, *, retry: bool) -> None:
         await self._work("sync", name, retry)
-        return list(self.statuses.values())
+
+    @property
+    def store(self) -> ContentStore:
+        return ContentStore(self.settings.node.state_dir)
+
+    def pushed(self, reference: Reference, digest: Digest) -> None:
+        self.asked.append(("pushed", str(reference), digest))
 
     def add(self, name: str, reference: str = REF, mount: Mount = Mount()) -> AppStatus:  # noqa: B008
         status = AppStatus(name, reference, "deploy", mount, DIGEST, None, "live", None, 1.7e9)

@@ -19,8 +19,9 @@ from edge import config
 from edge.application.fields import did_you_mean
 from edge.config import ApplicationEntry
 from edge.errors import ConfigError, EdgeError
-from edge.registry.collect import collect, contents
+from edge.registry.digest import Digest
 from edge.registry.store import ContentStore
+from edge.registry.sweep import sweep
 from edge.registry.sync.boot import Boot
 from edge.registry.sync.delivery import Delivery, Verify
 from edge.registry.sync.desired import merged
@@ -219,6 +220,19 @@ class Sync:
         known = (r for r in self._records.values() if r.wanted or r.serving)
         return [r.status(state.app(r.name), now) for r in sorted(known, key=lambda r: r.name)]
 
+    def deployed(self, name: str) -> ApplicationEntry | None:
+        """As it was deployed; None when it was not."""
+        return self._state.now.deployed.get(name)
+
+    def kept(self) -> frozenset[Digest]:
+        """What must stay in the content store however little room there is: what serves, and what
+        a boot or the end of a watch returns to.
+        """
+        apps = self._state.now.apps.values()
+        versions = (version for app in apps for version in (app.live, app.trial))
+        serving = (record.serving for record in self._records.values())
+        return frozenset(v.digest for v in (*versions, *serving) if v is not None)
+
     @property
     def last_look(self) -> float | None:
         """When all references were last asked for, in trusted Unix time."""
@@ -282,7 +296,7 @@ class Sync:
         self._collected, self._worker.stage.garbage = now, False
         try:
             await self._worker.tidy()
-            done = await asyncio.to_thread(collect, self._store, contents(self._store))
+            done = await asyncio.to_thread(sweep, self._store, self.kept())
         except (EdgeError, OSError) as error:
             self._note(f"garbage collection: {error}")
             return math.inf
