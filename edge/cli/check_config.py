@@ -12,9 +12,11 @@ from typing import Any
 from edge import config
 from edge.application.fields import Where
 from edge.application.overrides import overridden
+from edge.application.routes import Route, Router
 from edge.cli.common import credentials
 from edge.errors import ConfigError, EdgeError
 from edge.node import configuration
+from edge.node.table import Mounted, Table
 from edge.registry import local
 from edge.registry.download import download
 from edge.registry.local import LocalApplication
@@ -28,37 +30,18 @@ Examine = Callable[[LocalApplication, Mapping[str, str], Stores], dict[str, Any]
 async def check(path: Path, examine: Examine) -> dict[str, Any]:
     """What a node would do by it. Raises ConfigError with a line for each mistake."""
     daemon, notes = await asyncio.to_thread(configuration.read, path, check=True)
-    mistakes: list[ConfigError] = []
-    found = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for index, entry in enumerate(daemon.applications):
-            where = Where(str(path), mistakes=mistakes).key("application").item(index)
-            found.append(await _application(entry, where, daemon, examine, Path(scratch)))
-    if mistakes:
-        raise configuration.together(mistakes)
+    await _applications(daemon, path, examine)
     return {
         "file": str(path),
         "name": daemon.node.name,
         "state_dir": str(daemon.node.state_dir),
         "listen": [str(address) for address in daemon.http.listen],
-        "applications": found,
+        "applications": [_shown(entry) for entry in daemon.applications],
         "notes": list(notes),
     }
 
 
-async def _application(
-    entry: config.ApplicationEntry,
-    where: Where,
-    daemon: config.Daemon,
-    examine: Examine,
-    scratch: Path,
-) -> dict[str, Any]:
-    """One of a registry is looked at when the node pulls it."""
-    if entry.path is not None:
-        try:
-            await _examine(entry, daemon, examine, scratch)
-        except EdgeError as error:
-            where.refuse(where.error(error.message, error.hint))
+def _shown(entry: config.ApplicationEntry) -> dict[str, Any]:
     return {
         "name": entry.name,
         "mount": {"path": entry.mount.path, "host": entry.mount.host},
@@ -67,17 +50,39 @@ async def _application(
     }
 
 
-async def _examine(
+async def _applications(daemon: config.Daemon, path: Path, examine: Examine) -> None:
+    """Those of this machine; those of a registry are looked at when the node pulls them."""
+    mistakes: list[ConfigError] = []
+    table: Table[None] = Table()
+    with tempfile.TemporaryDirectory() as scratch:
+        for index, entry in enumerate(daemon.applications):
+            if entry.path is None:
+                continue
+            try:
+                routes = await _routes(entry, daemon, examine, Path(scratch))
+                table = table.change({entry.name: Mounted(entry.mount, routes, None)})
+            except EdgeError as error:
+                where = Where(str(path)).key("application").item(index)
+                mistakes.append(where.error(error.message, error.hint))
+    if mistakes:
+        raise configuration.together(mistakes)
+
+
+async def _routes(
     entry: config.ApplicationEntry, daemon: config.Daemon, examine: Examine, scratch: Path
-) -> None:
+) -> tuple[Route, ...]:
+    """Of an application that would be live. Raises the EdgeError for which it would not."""
     assert entry.path is not None
     loaded = await local.load(entry.path, state_dir=scratch, fetch=download)
-    application = overridden(loaded.application, daemon.defaults, entry.options)
+    application = replace(loaded.application, name=entry.name)
+    application = overridden(application, daemon.defaults, entry.options)
     directory = daemon.node.credentials_dir or credentials()
-    if directory is None and entry.variables_credentials:
-        return  # their values are the service's
-    given = await asyncio.to_thread(configuration.variables, entry, directory)
-    examine(replace(loaded, application=application), given, Stores(scratch, daemon.stores))
+    if directory is not None or not entry.variables_credentials:
+        given = await asyncio.to_thread(configuration.variables, entry, directory)
+        examine(replace(loaded, application=application), given, Stores(scratch, daemon.stores))
+    routes = [t.route for t in application.http if t.route]
+    lost = [one.route for one in Router((route, None) for route in routes).unreachable]
+    return tuple(route for route in routes if all(route is not other for other in lost))
 
 
 def text(found: Mapping[str, Any]) -> str:

@@ -140,7 +140,16 @@ def _names_once(value: object, where: Where) -> None:
 
 def _registries(files: Files) -> Reader[tuple[config.Registry, ...]]:
     def read(value: object, where: Where) -> tuple[config.Registry, ...]:
-        found = mapping(registry(files), registry_name)(value, where)
+        seen: set[str] = set()
+
+        def once(key: object, where: Where) -> str:
+            name = registry_name(key, where)
+            if name in seen:
+                raise where.error(f'"{name}" is there twice')
+            seen.add(name)
+            return name
+
+        found = mapping(registry(files), once)(value, where)
         return tuple(replace(one, name=name) for name, one in found.items())
 
     return read

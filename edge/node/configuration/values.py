@@ -94,6 +94,9 @@ def addresses(value: object, where: Where) -> tuple[config.Address, ...]:
     found = items(address)(value, where)
     if not value:
         raise where.error("must name an address")
+    for index, one in enumerate(found):
+        if one.port and one in found[:index]:
+            where.refuse(where.item(index).error(f"{one} is there twice"))
     return found
 
 
