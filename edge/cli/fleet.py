@@ -7,13 +7,14 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from edge.application.units import show_duration
 from edge.cli.common import Verbs, argument
 from edge.cli.remote import registry_arguments, registry_client
+from edge.cli.sign import key_password
 from edge.config import Mount, Node
 from edge.errors import BundleError, ConfigError
 from edge.registry.answers import NotFound
@@ -22,6 +23,7 @@ from edge.registry.digest import Digest
 from edge.registry.fleetdoc import artifact, author, document
 from edge.registry.fleetdoc.document import Document, Rollout, Selector, Target, show_time
 from edge.registry.fleetdoc.select import is_canary, selected
+from edge.registry.manifest import Descriptor
 from edge.registry.reference import Reference, looks_like_reference
 
 _log = logging.getLogger("edge")
@@ -53,6 +55,12 @@ def _add_push(verbs: Verbs, common: argparse.ArgumentParser) -> None:
         type=argument(_target),
         metavar="REF",
         help="where the nodes look, like registry.example/fleet/site-a:stable",
+    )
+    parser.add_argument(
+        "--key", type=Path, metavar="FILE", help="sign it: PKCS #8 in PEM, or cosign's"
+    )
+    parser.add_argument(
+        "--key-password-file", type=Path, metavar="FILE", help="holds the private key's password"
     )
     registry_arguments(parser)
     parser.set_defaults(run=_run_push)
@@ -130,6 +138,7 @@ def _run_push(options: argparse.Namespace) -> int:
 async def _push(options: argparse.Namespace, draft: author.Draft) -> Digest:
     reference: Reference = options.reference
     async with registry_client(options, reference) as client:
+        sign = await _signer(options, client)
 
         async def resolve(wanted: Reference) -> Digest:
             return (await client.resolve(wanted)).descriptor.digest
@@ -140,11 +149,34 @@ async def _push(options: argparse.Namespace, draft: author.Draft) -> Digest:
         if next_one is None:
             assert known is not None
             _log.info("generation %d says the same already", known.document.generation)
+            if sign is not None:
+                await sign(known)
             return known.digest
         built = artifact.build(next_one)
-        await artifact.push(client, reference, built)
+        await artifact.push(client, reference, built, sign)
         _log.info('fleet "%s": generation %d', next_one.fleet, next_one.generation)
         return built.digest
+
+
+async def _signer(
+    options: argparse.Namespace, client: RegistryClient
+) -> Callable[[artifact.Found], Awaitable[None]] | None:
+    """Read before anything is sent: a key may have a password."""
+    if options.key is None:
+        return None
+    # Who only looks at documents needs no cryptography.
+    from edge.registry.signatures.keys import SigningKey
+    from edge.registry.signatures.sign import Signer
+
+    key = await asyncio.to_thread(SigningKey.load, options.key, lambda: key_password(options))
+    signer = Signer(client, key, _now())
+
+    async def sign(found: artifact.Found) -> None:
+        data = found.named.data
+        subject = Descriptor(found.named.manifest.media_type, found.digest, len(data))
+        await signer.sign(options.reference, subject)
+
+    return sign
 
 
 async def _known(client: RegistryClient, reference: Reference) -> artifact.Found | None:

@@ -122,7 +122,7 @@ async def _sign(options: argparse.Namespace) -> list[Reference]:
     from edge.registry.signatures.sign import Signer, subjects
 
     reference: Reference = options.reference
-    key = await asyncio.to_thread(SigningKey.load, options.key, lambda: _password(options))
+    key = await asyncio.to_thread(SigningKey.load, options.key, lambda: key_password(options))
     now = datetime.now(UTC).timestamp()  # of who signs: they are to know what time it is
     expires = None if options.expires is None else now + options.expires
     async with registry_client(options, reference) as client:
@@ -161,7 +161,7 @@ def _generate(options: argparse.Namespace) -> int:
     if public.exists():
         raise ConfigError(f"{public}: file exists")
     key = SigningKey.generate()
-    _create(private, key.to_pem(_password(options, new=True)), 0o600)
+    _create(private, key.to_pem(key_password(options, new=True)), 0o600)
     _create(public, key.public.to_pem(), 0o644)
     sys.stdout.write(f"{public}\n")
     return 0
@@ -177,7 +177,8 @@ def _create(path: Path, data: bytes, mode: int) -> None:
         file.write(data)
 
 
-def _password(options: argparse.Namespace, *, new: bool = False) -> bytes:
+def key_password(options: argparse.Namespace, *, new: bool = False) -> bytes:
+    """Of the option, the environment, or a person."""
     path: Path | None = options.key_password_file
     if path is not None:
         return _first_line(path)

@@ -188,8 +188,9 @@ async def test_a_signature_is_there_before_the_tag(registry: str) -> None:
     built = artifact.build(document(1))
     async with RegistryClient(patience=QUICK) as client:
 
-        async def sign(exact: Reference) -> None:
-            assert exact == reference.at(built.digest)
+        async def sign(found: artifact.Found) -> None:
+            assert found is built
+            exact = reference.at(built.digest)
             assert (await client.resolve(exact)).descriptor.digest == built.digest
             with pytest.raises(PullError, match="not found"):
                 await client.resolve(reference)

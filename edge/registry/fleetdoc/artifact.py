@@ -106,10 +106,10 @@ async def push(
     client: RegistryClient,
     reference: Reference,
     found: Found,
-    sign: Callable[[Reference], Awaitable[None]] | None = None,
+    sign: Callable[[Found], Awaitable[None]] | None = None,
 ) -> None:
-    """To a tag. `sign` is given what to sign before the tag leads there: no node sees the document
-    without its signature.
+    """To a tag. `sign` is called before the tag leads there: no node sees the document without its
+    signature.
     """
     manifest = found.named.manifest
     exact = reference.at(found.digest)
@@ -120,7 +120,7 @@ async def push(
             await client.push_blob(reference, blob, path)
     if sign is not None:
         await client.push_manifest(exact, found.named.data, manifest.media_type)
-        await sign(exact)
+        await sign(found)
     await client.push_manifest(reference, found.named.data, manifest.media_type)
 
 
