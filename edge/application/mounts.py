@@ -30,9 +30,9 @@ def mount_path(text: str) -> str:
     """ "/", or "/a/b" without a slash at the end; ValueError for what is no path."""
     if not text.startswith("/"):
         raise ValueError(f'must begin with "/", like "/{text}"')
+    if text == "/":
+        return text
     segments = text.removeprefix("/").removesuffix("/").split("/")
-    if segments == [""]:
-        return "/"
     for segment in segments:
         if not _SEGMENT.fullmatch(segment) or not segment.strip("."):
             raise ValueError(

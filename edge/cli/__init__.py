@@ -72,7 +72,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from importlib.metadata import version
 
-        parser.exit(message=f"edge {version('edge')}\n")
+        sys.stdout.write(f"edge {version('edge')}\n")
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ import re
 import subprocess
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -617,7 +618,7 @@ def test_a_reload_tells_applications_from_sections(here: Path) -> None:
 
 
 def test_every_section_but_those_taken_up_wants_a_restart() -> None:
-    others: dict[str, object] = {
+    others: dict[str, Any] = {
         "node": config.Node(name="x"),
         "http": config.Http(),
         "mqtt": config.Mqtt(url="mqtt://b"),
