@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from edge.config import Address
 from edge.config import Mirror as Settings
@@ -17,6 +18,8 @@ from edge.registry.mirror import Mirror
 from edge.registry.mirror.limits import MirrorLimits
 from edge.registry.reference import Reference
 from edge.registry.store import ContentStore
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -81,3 +84,12 @@ async def curl(*arguments: str | Path) -> bytes:
         return done.stdout
 
     return await asyncio.to_thread(run)
+
+
+async def until(check: Callable[[], Awaitable[T | None]]) -> T:
+    """What `check` gives once it gives something; it is soon."""
+    for _ in range(2000):
+        if (found := await check()) is not None:
+            return found
+        await asyncio.sleep(0.01)
+    raise AssertionError("never")
