@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
+import os
 import re
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -14,7 +17,7 @@ from aiohttp import web
 
 from edge.config import Address
 from edge.config import Mirror as Settings
-from edge.errors import ConfigError
+from edge.errors import ConfigError, EdgeError
 from edge.registry.digest import Digest
 from edge.registry.mirror.answers import Refusal, refusals
 from edge.registry.mirror.holdings import Holdings
@@ -90,7 +93,10 @@ class Mirror:
         self._open.push_async_callback(runner.cleanup)
         loop = asyncio.get_running_loop()
         door = partial(_protocol, runner, self._limits.connections)
-        server = await loop.create_server(door, address.host, address.port)
+        try:
+            server = await loop.create_server(door, address.host, address.port)
+        except OSError as error:
+            raise _not_listening(address, error) from error
         self._open.callback(server.close)
         self._addresses = tuple(Address(*sock.getsockname()[:2]) for sock in server.sockets)
 
@@ -165,10 +171,18 @@ def _read_only() -> Refusal:
     )
 
 
+def _not_listening(address: Address, error: OSError) -> EdgeError:
+    taken = error.errno == errno.EADDRINUSE
+    return EdgeError(
+        f"mirror.listen: {address}: {os.strerror(error.errno or 0).lower()}",
+        hint="another program, or another node, listens there: choose another" if taken else None,
+    )
+
+
 async def _only_this_machine(address: Address) -> None:
     loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(address.host or None, address.port)
+        found = await loop.getaddrinfo(address.host or None, address.port, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise ConfigError(f"mirror.listen: {address.host}: {error.strerror}") from error
     if not all(_is_loopback(str(item[4][0])) for item in found):
