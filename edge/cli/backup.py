@@ -99,32 +99,48 @@ def _outside(stores: config.Stores) -> Iterator[str]:
 
 
 def _run_restore(options: argparse.Namespace) -> int:
-    found = restore.verify(options.file) if options.check else restore.read(options.file)
-    if not options.check:
-        state_dir = options.state_dir or _state_dir(options, found)
-        target = None if options.no_config else options.config or found.config
-        found = restore.restore(options.file, state_dir, config=target)
-    _log.info(
-        "%s: of node %s at %s: %d files, %s",
-        "a backup" if options.check else "restored",
-        found.node,
-        found.made,
-        len(found.files),
-        _about(found.size),
-    )
+    if options.check:
+        _report("a backup", restore.verify(options.file))
+        return 0
+    found = restore.read(options.file)
+    state_dir = _state_dir(options, found)
+    target = None if options.no_config else _config(options, found)
+    _report("restored", restore.restore(options.file, state_dir, config=target))
     return 0
 
 
+def _report(what: str, found: restore.Backup) -> None:
+    size = _about(found.size)
+    files = len(found.files)
+    _log.info("%s: of node %s at %s: %d files, %s", what, found.node, found.made, files, size)
+
+
+# A backup may come from anywhere: places that it names are used only when somebody says so.
+
+
+def _config(options: argparse.Namespace, found: restore.Backup) -> Path:
+    target: Path = options.config or configuration.PATH
+    if options.config is None and found.config not in (None, target):
+        raise ConfigError(
+            f"{options.file}: its configuration is that of {found.config}",
+            hint=f"--config {found.config}, or --no-config",
+        )
+    return target
+
+
 def _state_dir(options: argparse.Namespace, found: restore.Backup) -> Path:
-    """What the node will use by the configuration that it will have."""
-    if not options.no_config:
-        return found.state_dir
+    if options.state_dir is not None:
+        return Path(options.state_dir)
     try:
-        return configuration.read(options.config or configuration.PATH)[0].node.state_dir
-    except ConfigError:
-        if options.config is not None:
-            raise
-        return found.state_dir
+        here = configuration.read(options.config or configuration.PATH)[0].node.state_dir
+    except ConfigError:  # there is none yet, or it is what is to be restored
+        here = config.Node().state_dir
+    if found.state_dir != here:
+        raise ConfigError(
+            f"{options.file}: its state is that of {found.state_dir}, this node has {here}",
+            hint=f"--state-dir {found.state_dir}",
+        )
+    return here
 
 
 def _about(size: int) -> str:

@@ -90,19 +90,27 @@ def absolute(text: str) -> Path:
 
 
 def finish(state_dir: Path) -> bool:
-    """Ends a restore that was interrupted; whether there was one. For who holds `running`."""
+    """Ends a restore that was interrupted; whether there was one. For who holds `running`. Raises
+    EdgeError when it cannot be ended.
+    """
     ready = state_dir / "restore"
     if not ready.is_dir():
         return False
+    try:
+        _finish(ready, state_dir)
+    except OSError as error:
+        where = error.filename or state_dir
+        raise EdgeError(
+            f"{where}: a restore cannot be ended: {(error.strerror or str(error)).lower()}",
+            hint="a restore was interrupted; restore again, as root",
+        ) from error
+    return True
+
+
+def _finish(ready: Path, state_dir: Path) -> None:
     plan = read_json((ready / "plan.json").read_bytes(), str(ready / "plan.json"), _read_plan)
     if plan.config is not None:
-        try:
-            _configure(ready / "new" / CONFIG, plan.config)
-        except OSError as error:
-            raise EdgeError(
-                f"{plan.config}: cannot be restored: {(error.strerror or '').lower()}",
-                hint="a restore was interrupted; restore again, as root",
-            ) from error
+        _configure(ready / "new" / CONFIG, plan.config)
     for name in plan.present:
         _replace(ready / "new" / "state" / name, state_dir / name, ready / "old" / name)
     for name in plan.absent:
@@ -112,7 +120,6 @@ def finish(state_dir: Path) -> bool:
     shutil.rmtree(state_dir / ".restore", ignore_errors=True)
     move(ready, state_dir / ".restore")
     shutil.rmtree(state_dir / ".restore", ignore_errors=True)
-    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,24 +100,32 @@ def restore(path: Path, state_dir: Path, *, config: Path | None) -> Backup:
 
     `config`: where the edge.toml goes; None: it stays as it is.
     """
-    state_dir.mkdir(parents=True, exist_ok=True)
-    with running(state_dir) as alone:
-        if not alone:
-            raise EdgeError(
-                f"{state_dir}: a node runs on it", hint="stop it first: systemctl stop edge"
-            )
-        finish(state_dir)
-        _refuse_links(state_dir)
-        staging = state_dir / ".restore"
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        with running(state_dir) as alone:
+            if not alone:
+                raise EdgeError(
+                    f"{state_dir}: a node runs on it", hint="stop it first: systemctl stop edge"
+                )
+            return _restore(path, state_dir, config)
+    except OSError as error:
+        where = error.filename or state_dir
+        raise EdgeError(f"{where}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _restore(path: Path, state_dir: Path, config: Path | None) -> Backup:
+    finish(state_dir)
+    _refuse_links(state_dir)
+    staging = state_dir / ".restore"
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        with explained(state_dir):
+            backup = _extract(path, staging, config)
+    except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
-        try:
-            with explained(state_dir):
-                backup = _extract(path, staging, config)
-        except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
-            raise
-        move(staging, state_dir / "restore")
-        finish(state_dir)
+        raise
+    move(staging, state_dir / "restore")
+    finish(state_dir)
     return backup
 
 
@@ -127,20 +135,26 @@ def restore(path: Path, state_dir: Path, *, config: Path | None) -> Backup:
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Backup, tarfile.TarFile]]:
     try:
-        with tarfile.open(path, "r:") as tar:
-            member = tar.next()
-            if member is None or member.name != MANIFEST or not member.isreg():
-                raise BundleError(f"{path}: is not a backup of edge")
-            if member.size > _MAX_MANIFEST:
-                raise BundleError(f"{path}: {MANIFEST} has more than {show_size(_MAX_MANIFEST)}")
-            file = tar.extractfile(member)
-            assert file is not None
-            yield read_json(file.read(), f"{path}: {MANIFEST}", _backup), tar
-    except tarfile.TarError as error:
-        raise BundleError(f"{path}: is not a backup of edge: {error}") from error
+        file = path.open("rb")
     except OSError as error:
-        where = error.filename or path
-        raise EdgeError(f"{where}: {(error.strerror or str(error)).lower()}") from error
+        raise EdgeError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    with file:
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                yield _about(path, tar), tar
+        except tarfile.TarError as error:
+            raise BundleError(f"{path}: is not a backup of edge: {error}") from error
+
+
+def _about(path: Path, tar: tarfile.TarFile) -> Backup:
+    member = tar.next()
+    if member is None or member.name != MANIFEST or not member.isreg():
+        raise BundleError(f"{path}: is not a backup of edge")
+    if member.size > _MAX_MANIFEST:
+        raise BundleError(f"{path}: {MANIFEST} has more than {show_size(_MAX_MANIFEST)}")
+    file = tar.extractfile(member)
+    assert file is not None
+    return read_json(file.read(), f"{path}: {MANIFEST}", _backup)
 
 
 def _backup(value: object, where: Where) -> Backup:
@@ -251,6 +265,7 @@ def _extract(path: Path, staging: Path, config: Path | None) -> Backup:
     _plan(staging, backup, config)
     _give(staging)
     for directory, _, __ in os.walk(staging, topdown=False):
+        Path(directory).chmod(0o700)
         sync_directory(Path(directory))
     return backup
 

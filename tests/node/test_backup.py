@@ -570,7 +570,7 @@ def test_the_verbs(board: Board, tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "a backup: of node old at" in done.stderr
     board.fill("new")
-    done = edge("restore", tmp_path / "b.tar")
+    done = edge("restore", tmp_path / "b.tar", "--config", board.config)
     assert done.returncode == 0, done.stderr
     assert board.says() == all_say("old")
     done = edge("restore", tmp_path / "nothing.tar")
@@ -578,6 +578,20 @@ def test_the_verbs(board: Board, tmp_path: Path) -> None:
         1,
         f"edge: {tmp_path}/nothing.tar: no such file or directory\n",
     )
+
+
+def test_places_that_a_backup_names_need_somebody_who_says_so(board: Board, tmp_path: Path) -> None:
+    edge("backup", tmp_path / "b.tar", "--config", board.config)
+    done = edge("restore", tmp_path / "b.tar")
+    assert done.returncode == 78
+    assert f"hint: --state-dir {board.state}" in done.stderr
+    done = edge("restore", tmp_path / "b.tar", "--state-dir", board.state)
+    assert done.returncode == 78
+    assert f"hint: --config {board.config}, or --no-config" in done.stderr
+    board.fill("new")
+    done = edge("restore", tmp_path / "b.tar", "--state-dir", board.state, "--no-config")
+    assert done.returncode == 0, done.stderr
+    assert board.says() == all_say("old") | {"config": "new"}
 
 
 def test_the_same_node_gives_the_same_list(board: Board, tmp_path: Path) -> None:

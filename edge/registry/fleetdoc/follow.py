@@ -157,7 +157,7 @@ class Follower:
 
     def _current(self) -> Now:
         if self._state is None:
-            return Now((), {}, frozenset())
+            return Now((), {})
         self._notice_a_set_clock()
         now = self._now()
         if self._cached is None or (self._cached.next_change or math.inf) <= now:

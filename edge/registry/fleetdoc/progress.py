@@ -25,7 +25,6 @@ class Now(NamedTuple):
 
     wanted: tuple[Wanted, ...]
     waiting: Mapping[str, float]  # application -> when it gets what is newer
-    held: frozenset[str]  # of those, the ones that run what they had before
 
     @property
     def next_change(self) -> float | None:
@@ -95,7 +94,6 @@ def now_wanted(state: State, node: Node, now: float, soak: float) -> Now:
     """`soak`: how long a new version is watched; a canary watches for as long as others wait."""
     wanted: list[Wanted] = []
     waiting: dict[str, float] = {}
-    held: set[str] = set()
     for name, target in selected(state.document, node).items():
         due = _due(target, state.waiting.get(name), node)
         if due is None or due <= now:
@@ -104,11 +102,10 @@ def now_wanted(state: State, node: Node, now: float, soak: float) -> Now:
         waiting[name] = due
         before = state.waiting[name].before
         if before and fits(before.select, node):
-            held.add(name)
             wanted.append(Wanted(before.entry, "fleet", soak))
         else:
             wanted.append(Wanted(target.entry, "fleet", soak, not_before=due))
-    return Now(tuple(wanted), waiting, frozenset(held))
+    return Now(tuple(wanted), waiting)
 
 
 def _due(target: Target, wait: Waiting | None, node: Node) -> float | None:

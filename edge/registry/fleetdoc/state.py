@@ -49,6 +49,8 @@ def load(path: Path) -> State | None:
         data = path.read_bytes()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise EdgeError(f"{path}: {(error.strerror or '').lower()}") from error
     return read_json(data, str(path), _state)
 
 
