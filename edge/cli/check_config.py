@@ -15,7 +15,7 @@ from edge.application.overrides import overridden
 from edge.application.routes import Route, Router
 from edge.cli.common import credentials
 from edge.errors import ConfigError, EdgeError
-from edge.node import configuration
+from edge.node import configuration, variables
 from edge.node.table import Mounted, Table
 from edge.registry import local
 from edge.registry.download import download
@@ -78,7 +78,7 @@ async def _routes(
     application = overridden(application, daemon.defaults, entry.options)
     directory = daemon.node.credentials_dir or credentials()
     if directory is not None or not entry.variables_credentials:
-        given = await asyncio.to_thread(configuration.variables, entry, directory)
+        given = await variables.values(entry, directory)
         examine(replace(loaded, application=application), given, Stores(scratch, daemon.stores))
     routes = [t.route for t in application.http if t.route]
     lost = [one.route for one in Router((route, None) for route in routes).unreachable]

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from edge.application.model import Application
 from edge.errors import ConfigError, EdgeError
-from edge.platform.tls import unreadable
+from edge.platform.files import exists, unreadable
 from edge.registry.reference import Reference, looks_like_reference
 from edge.spin.runtime_config import RuntimeConfig, load
 
@@ -73,7 +73,7 @@ def application_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _application(text: str) -> Path | Reference:
     path = Path(text)
-    if path.exists() or not looks_like_reference(text):
+    if not looks_like_reference(text) or exists(path):
         return path
     return Reference.parse(text)
 

@@ -13,7 +13,7 @@ import aiohttp
 
 from edge.errors import ConfigError, EdgeError
 from edge.node.socket import check_length
-from edge.platform.tls import unreadable
+from edge.platform.files import unreadable
 
 __all__ = ["NodeClient"]
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge.errors import ConfigError, EdgeError
-from edge.platform.tls import unreadable
+from edge.platform.files import unreadable
 
 __all__ = ["unix_socket"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edge.config import ApplicationEntry
 from edge.errors import ConfigError
-from edge.platform.tls import unreadable
+from edge.platform.files import unreadable
 
 __all__ = ["values"]
 

@@ -6,8 +6,9 @@ import ssl
 from pathlib import Path
 
 from edge.errors import ConfigError
+from edge.platform.files import unreadable
 
-__all__ = ["server_tls", "unreadable"]
+__all__ = ["server_tls"]
 
 _REASONS = {
     "KEY_VALUES_MISMATCH": "the key is not that of the certificate",
@@ -35,13 +36,6 @@ def server_tls(certificate: Path, key: Path) -> ssl.SSLContext:
         names = certificate if certificate == key else f"{certificate} with {key}"
         raise ConfigError(f"{names}: {_REASONS.get(error.reason or '', usual)}") from error
     return context
-
-
-def unreadable(error: OSError | UnicodeDecodeError) -> str:
-    """Why a file cannot be read, as part of a sentence."""
-    if isinstance(error, UnicodeDecodeError):
-        return "is not UTF-8"
-    return (error.strerror or str(error)).lower()
 
 
 def _readable(path: Path) -> None:

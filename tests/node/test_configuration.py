@@ -543,25 +543,6 @@ def test_credentials_of_variables_are_looked_for(here: Path) -> None:
     assert said.endswith("creds/gone: no such file or directory")
 
 
-def test_values_come_from_the_entry_files_and_credentials(here: Path) -> None:
-    (here / "v").write_text("of a file\r\n")
-    (here / "c").write_text("of a\ncredential\n\n")
-    entry = ApplicationEntry(
-        "a",
-        variables={"x": "1"},
-        variables_files={"y": here / "v"},
-        variables_credentials={"z": "c"},
-    )
-    found = configuration.variables(entry, here)
-    assert found == {"x": "1", "y": "of a file", "z": "of a\ncredential\n"}
-    with pytest.raises(ConfigError, match="a: variable z: no credential"):
-        configuration.variables(entry, None)
-    with pytest.raises(ConfigError, match=r"a: variable z: .*gone: no such file"):
-        configuration.variables(replace(entry, variables_credentials={"z": "gone"}), here)
-    with pytest.raises(ConfigError, match="is not the name of a credential"):
-        configuration.variables(replace(entry, variables_credentials={"z": "../v"}), here)
-
-
 # --- notes --------------------------------------------------------------------------------------
 
 
@@ -584,10 +565,17 @@ def test_what_can_be_meant_is_noted(here: Path) -> None:
 )
 def test_a_password_that_everybody_may_read_is_noted(here: Path, text: str) -> None:
     assert read(text)[1] == ()
+    assert read(text.replace("password = ", "password_file = "))[1] == ()
     path = Path("edge.toml")
     path.chmod(0o644)
     note = f"{HERE.rstrip()} holds a password, and everybody here may read it"
     assert configuration.read(path)[1] == (note,)
+
+
+def test_a_user_without_a_password_is_no_secret(here: Path) -> None:
+    read('mqtt.url = "mqtt://u@b"\n[stores.key_value.a]\ntype = "redis"\nurl = "redis://u@x"')
+    Path("edge.toml").chmod(0o644)
+    assert configuration.read(Path("edge.toml"))[1] == ()
 
 
 def test_a_document_of_a_fleet_counts_when_its_registry_wants_signatures(here: Path) -> None:

@@ -19,11 +19,11 @@ from edge.errors import ConfigError
 from edge.node.configuration import sections
 from edge.node.configuration.applications import application, registry, registry_name
 from edge.node.configuration.files import Files
-from edge.platform.tls import unreadable
+from edge.platform.files import unreadable
 from edge.registry.reference import Reference
 from edge.registry.sync.registries import configured
 
-__all__ = ["PATH", "Changes", "diff", "read", "together", "variables"]
+__all__ = ["PATH", "Changes", "diff", "read", "together"]
 
 # Where it is looked for when nobody says where.
 PATH = Path("/etc/edge/edge.toml")
@@ -35,7 +35,7 @@ def read(path: Path, *, check: bool = False) -> tuple[config.Daemon, tuple[str, 
     `check`: also opens the files that it names. Raises one ConfigError: a line for each mistake.
     """
     try:
-        text = path.read_text()
+        text, mode = path.read_text(), path.stat().st_mode
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {unreadable(error)}") from error
     where = Where(str(path), mistakes=[])
@@ -43,7 +43,7 @@ def read(path: Path, *, check: bool = False) -> tuple[config.Daemon, tuple[str, 
     found = _daemon(_document(text, where), where, files)
     if where.mistakes:
         raise together(where.mistakes)
-    if files.holds_secret and path.stat().st_mode & 0o007:
+    if files.holds_secret and mode & 0o004:
         files.notes.append(f"{path}: holds a password, and everybody here may read it")
     return found, tuple(files.notes)
 
@@ -181,28 +181,3 @@ def diff(old: config.Daemon, new: config.Daemon) -> Changes:
     changed = [n for n in others if getattr(old, n) != getattr(new, n)]
     sections = dict.fromkeys("limits" if n in _IN_LIMITS else n for n in changed)
     return Changes(tuple(names), tuple(sections))
-
-
-def variables(entry: config.ApplicationEntry, credentials: Path | None) -> dict[str, str]:
-    """The values that an entry gives: its own, those of files, those of the node's credentials, a
-    line's end at their end left out. Blocks. Raises ConfigError; its text shows no value.
-    """
-    found = dict(entry.variables)
-    paths = dict(entry.variables_files)
-    for name, credential in entry.variables_credentials.items():
-        where = f"{entry.name}: variable {name}"
-        if credentials is None:
-            raise ConfigError(
-                f'{where}: no credential "{credential}": there are none',
-                hint="node.credentials_dir, or LoadCredential= of the service",
-            )
-        if Path(credential).name != credential or credential.startswith("."):
-            raise ConfigError(f"{where}: {credential!a} is not the name of a credential")
-        paths[name] = credentials / credential
-    for name, path in paths.items():
-        try:
-            found[name] = path.read_text().removesuffix("\n").removesuffix("\r")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = f"{path}: {unreadable(error)}"
-            raise ConfigError(f"{entry.name}: variable {name}: {reason}") from error
-    return found

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ssl
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge.application.fields import Where, string
 from edge.errors import ConfigError
-from edge.platform.tls import server_tls, unreadable
+from edge.platform.files import exists, unreadable
+from edge.platform.tls import server_tls
 
 __all__ = ["Files"]
 
@@ -44,7 +46,8 @@ class Files:
         """A directory with a spin.toml, a spin.toml, or a Wasm file."""
         path = self.path(value, where)
         if self.check:
-            readable(path / "spin.toml" if path.is_dir() else path, where)
+            manifest = path / "spin.toml"
+            readable(manifest if exists(path / ".") else path, where)
         return path
 
     def secret_file(self, value: object, where: Where) -> Path:
@@ -53,9 +56,9 @@ class Files:
         name = string(value, where)
         if "/" in name:
             return self.file(value, where)
-        if self.credentials is not None and (self.credentials / name).exists():
+        if self.credentials is not None and exists(self.credentials / name):
             path = self.credentials / name
-        elif self.check and self.credentials is None and not path.exists():
+        elif self.check and self.credentials is None and not exists(path):
             self.note(where, f"{name}: not beside this file; is it a credential of the service?")
             return path
         if self.check:
@@ -105,9 +108,9 @@ class Files:
 
 
 def readable(path: Path, where: Where) -> None:
-    if path.exists() and not path.is_file():
-        raise where.error(f"{path}: is not a file")
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise where.error(f"{path}: is not a file")
         path.open("rb").close()
     except OSError as error:
         raise where.error(f"{path}: {unreadable(error)}") from None

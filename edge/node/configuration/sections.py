@@ -8,6 +8,7 @@ from typing import Any
 
 from edge import config
 from edge.application import options
+from edge.application.addresses import RedisAddress
 from edge.application.fields import (
     Reader,
     Table,
@@ -140,7 +141,8 @@ def mqtt(files: Files) -> Reader[config.Mqtt]:
                 found[key] = str(found[key])
         if "key_file" in found:
             files.certificate(found["certificate_file"], found["key_file"], table.where)
-        files.holds_secret |= "password" in found or "@" in found.get("url", "")
+        in_url = config.parse_mqtt_url(found["url"])[1] if found.get("url") else {}
+        files.holds_secret |= "password" in found or "password" in in_url
 
     return section(config.Mqtt, readers, finish)
 
@@ -246,8 +248,8 @@ def stores(files: Files) -> Reader[config.Stores]:
         plain = config.Stores()
         for name in ("key_value", "sqlite"):
             found[name] = {**getattr(plain, name), **found.get(name, {})}
-        urls = [store.url for store in found["key_value"].values()]
-        files.holds_secret |= any("@" in url for url in urls)
+        urls = [store.url for store in found["key_value"].values() if store.url]
+        files.holds_secret |= any(RedisAddress.parse(url).password for url in urls)
 
     return section(config.Stores, readers, finish)
 
