@@ -182,6 +182,7 @@ def test_an_unknown_option_shows_the_usage_of_its_verb(
     [
         (("--variable", "x=@nowhere"), "--variable x: nowhere: no such file or directory"),
         (("--variable", "x=@."), "--variable x: .: is a directory"),
+        (("--variable", f"x=@{'y' * 300}"), f"--variable x: {'y' * 300}: file name too long"),
         (("--runtime-config-file", "nowhere"), "nowhere: no such file or directory"),
     ],
 )
@@ -190,6 +191,10 @@ def test_files_that_cannot_be_read_are_told_in_words(
 ) -> None:
     said = complaint(capsys, "check", EXAMPLES / "hello", *arguments)
     assert said == f"edge: {text}\n"
+
+
+def test_a_name_that_no_file_can_have_is_no_crash(capsys: Output) -> None:
+    assert "file name too long" in complaint(capsys, "check", "a" * 300)
 
 
 @pytest.mark.parametrize(

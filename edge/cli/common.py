@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from edge.application.model import Application
 from edge.errors import ConfigError, EdgeError
-from edge.platform.files import exists, unreadable
+from edge.platform.files import exists, is_directory, unreadable
 from edge.registry.reference import Reference, looks_like_reference
 from edge.spin.runtime_config import RuntimeConfig, load
 
@@ -95,7 +95,7 @@ def state_dir(options: argparse.Namespace, runtime: RuntimeConfig) -> Path:
     app: Path | Reference = options.app
     if isinstance(app, Reference):
         return Path(".edge")
-    return (app if app.is_dir() else app.parent) / ".edge"
+    return (app if is_directory(app) else app.parent) / ".edge"
 
 
 def credentials() -> Path | None:

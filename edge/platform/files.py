@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["exists", "unreadable"]
+__all__ = ["exists", "is_directory", "unreadable"]
 
 
 def exists(path: Path) -> bool:
@@ -12,6 +12,14 @@ def exists(path: Path) -> bool:
     try:
         return path.exists()
     except OSError:  # a name that is too long, a directory that we may not enter
+        return False
+
+
+def is_directory(path: Path) -> bool:
+    """As far as we may know."""
+    try:
+        return path.is_dir()
+    except OSError:
         return False
 
 

@@ -22,6 +22,7 @@ from edge.application.model import (
 )
 from edge.application.routes import Route
 from edge.errors import BundleError, ConfigError
+from edge.platform.files import exists, is_directory, unreadable
 from edge.registry import wasm
 from edge.registry.digest import Digest
 from edge.registry.files import MountedFile, mounted_files, watched_places
@@ -70,9 +71,9 @@ class _Found:
 
 
 def _read(path: Path, profile: str | None) -> _Found:
-    if path.is_dir():
+    if is_directory(path):
         path = path / "spin.toml"
-        if not path.exists():
+        if not exists(path):
             raise ConfigError(
                 f"{path.parent}: has no spin.toml",
                 hint="name a directory with a spin.toml, or a .wasm file",
@@ -84,14 +85,12 @@ def _read(path: Path, profile: str | None) -> _Found:
 
 
 def _bytes(path: Path) -> bytes:
-    if path.exists() and not path.is_file():
-        raise ConfigError(f"{path}: is not a file")
     try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path}: is not a file")
         return path.read_bytes()
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file or directory") from None
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
+        raise ConfigError(f"{path}: {unreadable(error)}") from error
 
 
 def _from_manifest(path: Path, data: bytes, profile: str | None) -> _Found:

@@ -471,6 +471,13 @@ def test_files_are_opened_when_it_is_asked_for(here: Path) -> None:
     ]
 
 
+def test_a_name_that_no_file_can_have_is_a_mistake_too(here: Path) -> None:
+    text = f'application = [{{ name = "a", path = "{"x" * 300}" }}]\nmqtt.ca_file = "{"y" * 300}"'
+    assert [line.rpartition(": ")[2] for line in mistakes(text, check=True)] == [
+        "file name too long", "file name too long",
+    ]  # fmt: skip
+
+
 def openssl(*arguments: str) -> None:
     subprocess.run(["openssl", *arguments], check=True, capture_output=True)
 
@@ -564,8 +571,8 @@ def test_what_can_be_meant_is_noted(here: Path) -> None:
     ],
 )
 def test_a_password_that_everybody_may_read_is_noted(here: Path, text: str) -> None:
-    assert read(text)[1] == ()
     assert read(text.replace("password = ", "password_file = "))[1] == ()
+    assert read(text)[1] == ()
     path = Path("edge.toml")
     path.chmod(0o644)
     note = f"{HERE.rstrip()} holds a password, and everybody here may read it"

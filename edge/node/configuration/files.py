@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edge.application.fields import Where, string
 from edge.errors import ConfigError
-from edge.platform.files import exists, unreadable
+from edge.platform.files import exists, is_directory, unreadable
 from edge.platform.tls import server_tls
 
 __all__ = ["Files"]
@@ -46,8 +46,7 @@ class Files:
         """A directory with a spin.toml, a spin.toml, or a Wasm file."""
         path = self.path(value, where)
         if self.check:
-            manifest = path / "spin.toml"
-            readable(manifest if exists(path / ".") else path, where)
+            readable(path / "spin.toml" if is_directory(path) else path, where)
         return path
 
     def secret_file(self, value: object, where: Where) -> Path:
