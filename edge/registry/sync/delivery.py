@@ -1,6 +1,6 @@
 """From what is wanted to a bundle in the content store: resolved, trusted, pulled, read.
 
-Knows no node and no state. What it brings stays while its caller holds a lease of the store.
+Knows no node and no state.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Found(NamedTuple):
 
 
 class Delivery:
-    """For one content store. `timeout`: seconds for one bundle."""
+    """For one content store. `timeout`: seconds for one bundle; `make_room`: as of a pull."""
 
     def __init__(
         self,
@@ -51,12 +51,14 @@ class Delivery:
         *,
         verify: Verify | None,
         timeout: float,
+        make_room: Callable[[], bool],
         note: Callable[[str], None],
     ) -> None:
         self._store = store
         self._registries = registries
         self._verify = verify
         self._timeout = timeout
+        self._make_room = make_room
         self._note = note
         # What an index was last found to choose; to ask it again would cost two requests.
         self._chosen: dict[Digest, Digest] = {}
@@ -127,7 +129,9 @@ class Delivery:
         client = await self._registries.client(reference)
         try:
             async with asyncio.timeout(self._timeout):
-                digest = await transfer.pull(client, reference, self._store, resolved=resolved)
+                digest = await transfer.pull(
+                    client, reference, self._store, resolved=resolved, make_room=self._make_room
+                )
         except TimeoutError:
             seconds = f"{self._timeout:.0f} s"
             raise PullError(f"{reference}: is not here after {seconds}") from None

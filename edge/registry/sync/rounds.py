@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
 
 from edge.registry.sync.delivery import registry_of
 from edge.registry.sync.pace import Pace
@@ -31,8 +32,8 @@ class Rounds:
         records: Mapping[str, Record],
         pace: Pace,
         *,
-        look: Callable[[], Awaitable[None]],
-        work: Callable[[Record], Awaitable[None]],
+        look: Callable[[], Coroutine[Any, Any, None]],
+        work: Callable[[Record], Coroutine[Any, Any, None]],
         rest: Callable[[], Awaitable[float]],
         polls: Callable[[], bool],
     ) -> None:
@@ -97,11 +98,8 @@ class Rounds:
         record.work = self._task(self._work(record), f"sync {record.name}")
         self._running[record.work] = registry
 
-    def _task(self, work: Awaitable[None], name: str) -> asyncio.Task[None]:
-        async def run() -> None:
-            await work
-
-        task = asyncio.get_running_loop().create_task(run(), name=name)
+    def _task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
         task.add_done_callback(self._ended)
         return task
 

@@ -46,7 +46,7 @@ class Stage:
         self._clock = clock
         self._changed = changed
         self._note = note
-        self._settling: set[asyncio.Task[None]] = set()
+        self._settling: dict[asyncio.Task[None], Record] = {}
         # Between a name and the state that needs it nothing is tidied.
         self._turn = asyncio.Lock()
         self._pulling: list[str] = []  # references
@@ -56,6 +56,11 @@ class Stage:
         """Waits for what watches have reported."""
         while self._settling:
             await asyncio.wait(self._settling)
+
+    async def settled(self, record: Record) -> None:
+        """Waits until the state knows what a watch has reported."""
+        while tasks := [task for task, of in self._settling.items() if of is record]:
+            await asyncio.wait(tasks)
 
     async def go_live(
         self,
@@ -222,8 +227,8 @@ class Stage:
             self._changed(record)
 
         task = asyncio.get_running_loop().create_task(run(), name=f"settle {record.name}")
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
+        self._settling[task] = record
+        task.add_done_callback(self._settling.pop)
 
     async def _refuse(self, record: Record, version: Version, reason: str) -> None:
         now = self._clock()

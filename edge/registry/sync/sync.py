@@ -21,7 +21,7 @@ from edge.config import ApplicationEntry
 from edge.errors import ConfigError, EdgeError
 from edge.registry.digest import Digest
 from edge.registry.store import ContentStore
-from edge.registry.sweep import sweep
+from edge.registry.sweep import MakeRoom, sweep
 from edge.registry.sync.boot import Boot
 from edge.registry.sync.delivery import Delivery, Verify
 from edge.registry.sync.desired import merged
@@ -80,7 +80,14 @@ class Sync:
         self._last_look: float | None = None
         self._collected = -math.inf
         pace = Pace(settings, rng or random.Random())  # noqa: S311 - no secret
-        delivery = Delivery(store, registries, verify=verify, timeout=settings.timeout, note=note)
+        delivery = Delivery(
+            store,
+            registries,
+            verify=verify,
+            timeout=settings.timeout,
+            make_room=MakeRoom(store, self.kept, note),
+            note=note,
+        )
         self._worker = Worker(
             self._records,
             state,
@@ -129,6 +136,7 @@ class Sync:
         for record in list(self._records.values()):
             local = record.wanted is None or record.wanted.entry.path is not None
             if local and record.serving is None:
+                record.due = math.inf
                 await self._worker.attempt(record, network=False)
 
     async def run(self) -> None:
@@ -230,7 +238,7 @@ class Sync:
         """
         apps = self._state.now.apps.values()
         versions = (version for app in apps for version in (app.live, app.trial))
-        serving = (record.serving for record in self._records.values())
+        serving = [record.serving for record in list(self._records.values())]  # also in threads
         return frozenset(v.digest for v in (*versions, *serving) if v is not None)
 
     @property

@@ -99,20 +99,27 @@ class Worker:
         progress: Note = silent,
     ) -> None:
         """All the way. Raises EdgeError; then nothing has changed."""
+        await self.stage.settled(record)
         if record.soaking and not by_hand:
             return
         if wanted.not_before is not None and self._clock() < wanted.not_before:
             record.succeeded()
             return
         with ExitStack() as lease:
-            await in_thread(lease.enter_context, self._store.lease())
+            if wanted.entry.path is not None:  # its bundle has no name before it is live
+                await in_thread(lease.enter_context, self._store.lease())
             progress("asking the registry" if wanted.entry.reference else "reading")
             found = await self._find(record, wanted, network=network)
             done = await self._is_done(record, wanted, found.digest, retry=retry, deploy=deploy)
             if not done:
                 await self._delivery.trust(wanted.entry, found)
                 try:
-                    await self._go(record, wanted, found, retry=retry, deploy=deploy, tell=progress)
+                    async with self.stage.owning(
+                        wanted.entry.reference if found.resolved else None
+                    ):
+                        await self._go(
+                            record, wanted, found, retry=retry, deploy=deploy, tell=progress
+                        )
                 except EdgeError as error:
                     if not is_transient(error):
                         record.failed = identity(found.digest, wanted.entry)
@@ -125,8 +132,7 @@ class Worker:
         self, record: Record, wanted: Wanted, found: Found, *, retry: bool, deploy: bool, tell: Note
     ) -> None:
         tell("pulling")
-        async with self.stage.owning(wanted.entry.reference if found.resolved else None):
-            digest, local = await self._delivery.bring(wanted.entry, found)
+        digest, local = await self._delivery.bring(wanted.entry, found)
         # An index is known by what it chooses only now.
         if digest != found.digest and await self._is_done(
             record, wanted, digest, retry=retry, deploy=deploy
@@ -173,6 +179,7 @@ class Worker:
 
     async def go_back(self, record: Record) -> None:
         """To the version before, by hand. Raises EdgeError."""
+        await self.stage.settled(record)
         app = self._state.now.app(record.name)
         if record.soaking and (known := await self._before_soak(record)):
             await uninterrupted(self.stage.reinstate(record, *known, BY_HAND))
