@@ -312,12 +312,12 @@ async def _compose(stack: AsyncExitStack, settings: config.Daemon) -> _Parts:
             registries,
             clock=clock,
             verify=trusting.verify,
-            follow=trusting.follow,
+            follow=trusting.follow if trusting.follower else None,
             purge=stores.purge,
             note=_log.info,
         )
     )
-    if trusting.follower is not None:
+    if trusting.follower is not None and trusting.knows_fleet:
         sync.set_fleet(trusting.follower.wanted)
     mirror = Mirror(settings.mirror, store, note=_log.info)
     return _Parts(applications, services, sync, store, registries, trusting, mirror, clock)

@@ -48,8 +48,16 @@ class Trusting:
         return await self._trust.check(client, reference, digest)
 
     async def follow(self) -> Iterable[Wanted] | None:
-        """What the fleet wants now; None: there is no fleet."""
-        return None if self.follower is None else await self.follower.follow()
+        """What the fleet wants now; None: it is not known, what it wanted last goes on."""
+        if self.follower is None:
+            return None
+        wanted = await self.follower.follow()
+        return wanted if self.knows_fleet else None
+
+    @property
+    def knows_fleet(self) -> bool:
+        """Whether there is a document, of now or of an earlier run."""
+        return self.follower is not None and self.follower.status().generation is not None
 
     async def _verify_document(self, reference: Reference, digest: Digest) -> str | None:
         client = await self._registries.client(reference)
