@@ -25,7 +25,6 @@ from edge.registry.digest import Digest
 from edge.registry.disk import NoRoom
 from edge.registry.layout_archive import Archive
 from edge.registry.manifest import (
-    IMAGE_INDEX,
     MAX_MANIFEST,
     Descriptor,
     Index,
@@ -110,7 +109,7 @@ def _import(
     layout: Layout, title: str, store: ContentStore, name: Reference | None, make_room: MakeRoom
 ) -> tuple[Imported, ...]:
     _check_version(layout, title)
-    index = read(_needed(layout, "index.json", title), f"{title}: index.json", IMAGE_INDEX)
+    index = read(_needed(layout, "index.json", title), f"{title}: index.json")
     if not isinstance(index, Index):
         raise BundleError(f"{title}: index.json: is not an index")
     if not index.manifests:

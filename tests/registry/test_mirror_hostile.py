@@ -290,7 +290,7 @@ async def test_compressed_bodies_are_not_unpacked(store: ContentStore) -> None:
 
 
 async def test_an_announcement_beyond_all_disks(store: ContentStore) -> None:
-    async with running(store, accept_pushes=True) as mirror:
+    async with running(store, accept_pushes=True, limits=IMPATIENT) as mirror:
         for size in (1 << 50, 10**25):
             path = f"/v2/app/blobs/uploads/?digest={Digest.of(b'')}"
             answer = await request(mirror, path, "POST", f"Content-Length: {size}")

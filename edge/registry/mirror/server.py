@@ -87,6 +87,8 @@ class Mirror:
             shutdown_timeout=1.0,
             # Also of a connection's first request, from its first byte to the end of its headers.
             keepalive_timeout=self._limits.silence,
+            # A body that is refused is read for so long, for a client that listens only then.
+            lingering_time=self._limits.silence / 3,
             auto_decompress=False,
         )
         await runner.setup()
