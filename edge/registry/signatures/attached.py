@@ -138,7 +138,7 @@ def keep(store: ContentStore, reference: Reference, digest: Digest, found: Attac
         else:
             tag, kept = signature_tag(reference, digest), found.descriptor.digest
         store.tags.set(str(tag), kept)
-    _forget_orphans(store)
+    _forget_orphans(store, digest)
 
 
 def _listing(store: ContentStore, reference: Reference, digest: Digest, found: Attached) -> Digest:
@@ -166,10 +166,12 @@ def _bundles_kept(
     return found.manifests if isinstance(found, Index) else ()
 
 
-def _forget_orphans(store: ContentStore) -> None:
+def _forget_orphans(store: ContentStore, arriving: Digest) -> None:
+    """`arriving` may be verified before it is fetched."""
     for name in store.tags.all():
-        subject = _SUBJECT.search(name)
-        if subject and store.size(Digest(subject[1])) is None:
+        found = _SUBJECT.search(name)
+        subject = Digest(found[1]) if found else arriving
+        if subject != arriving and store.size(subject) is None:
             store.tags.remove(name)
 
 
