@@ -131,6 +131,18 @@ def test_variables_of_an_application_are_checked(capsys: Output, tmp_path: Path)
     assert edge.cli.main(["check", "--config", "edge.toml"]) == 0
 
 
+def test_what_the_author_of_an_application_should_know_is_told(
+    capsys: Output, tmp_path: Path
+) -> None:
+    manifest = (EXAMPLES / "hello/spin.toml").read_text()
+    manifest = manifest.replace('"hello.wasm"', f'"{EXAMPLES}/hello/hello.wasm"')
+    (tmp_path / "spin.toml").write_text(f'{manifest}\n[[trigger.htp]]\ncomponent = "hello"\n')
+    edge_toml('[[application]]\nname = "x"\npath = "spin.toml"\n')
+    assert edge.cli.main(["check", "--config", "edge.toml"]) == 0
+    said = capsys.readouterr().out
+    assert "  note: application x: [[trigger.htp]]: not a trigger that this version runs" in said
+
+
 def test_two_applications_with_one_route_are_told_of_each_other(capsys: Output) -> None:
     edge_toml(application("one") + application("two", "echo"))
     said = complaint(capsys, "check", "--config", "edge.toml")

@@ -30,14 +30,14 @@ Examine = Callable[[LocalApplication, Mapping[str, str], Stores], dict[str, Any]
 async def check(path: Path, examine: Examine) -> dict[str, Any]:
     """What a node would do by it. Raises ConfigError with a line for each mistake."""
     daemon, notes = await asyncio.to_thread(configuration.read, path, check=True)
-    await _applications(daemon, path, examine)
+    found = await _applications(daemon, path, examine)
     return {
         "file": str(path),
         "name": daemon.node.name,
         "state_dir": str(daemon.node.state_dir),
         "listen": [str(address) for address in daemon.http.listen],
         "applications": [_shown(entry) for entry in daemon.applications],
-        "notes": list(notes),
+        "notes": [*notes, *found],
     }
 
 
@@ -50,8 +50,9 @@ def _shown(entry: config.ApplicationEntry) -> dict[str, Any]:
     }
 
 
-async def _applications(daemon: config.Daemon, path: Path, examine: Examine) -> None:
-    """Those of this machine; those of a registry are looked at when the node pulls them."""
+async def _applications(daemon: config.Daemon, path: Path, examine: Examine) -> list[str]:
+    """Notes on those of this machine; those of a registry are looked at when they are pulled."""
+    notes: list[str] = []
     mistakes: list[ConfigError] = []
     table: Table[None] = Table()
     with tempfile.TemporaryDirectory() as scratch:
@@ -59,19 +60,22 @@ async def _applications(daemon: config.Daemon, path: Path, examine: Examine) -> 
             if entry.path is None:
                 continue
             try:
-                routes = await _routes(entry, daemon, examine, Path(scratch))
+                routes, about = await _examined(entry, daemon, examine, Path(scratch))
+                notes += (f"application {entry.name}: {note}" for note in about)
                 table = table.change({entry.name: Mounted(entry.mount, routes, None)})
             except EdgeError as error:
                 where = Where(str(path)).key("application").item(index)
                 mistakes.append(where.error(error.message, error.hint))
     if mistakes:
         raise configuration.together(mistakes)
+    return notes
 
 
-async def _routes(
+async def _examined(
     entry: config.ApplicationEntry, daemon: config.Daemon, examine: Examine, scratch: Path
-) -> tuple[Route, ...]:
-    """Of an application that would be live. Raises the EdgeError for which it would not."""
+) -> tuple[tuple[Route, ...], list[str]]:
+    """Its routes, and notes on it. Raises the EdgeError for which it would not be live."""
+    notes: list[str] = []
     assert entry.path is not None
     loaded = await local.load(entry.path, state_dir=scratch, fetch=download)
     application = replace(loaded.application, name=entry.name)
@@ -79,10 +83,11 @@ async def _routes(
     directory = daemon.node.credentials_dir or credentials()
     if directory is not None or not entry.variables_credentials:
         given = await variables.values(entry, directory)
-        examine(replace(loaded, application=application), given, Stores(scratch, daemon.stores))
+        stores = Stores(scratch, daemon.stores)
+        notes = examine(replace(loaded, application=application), given, stores)["notes"]
     routes = [t.route for t in application.http if t.route]
     lost = [one.route for one in Router((route, None) for route in routes).unreachable]
-    return tuple(route for route in routes if all(route is not other for other in lost))
+    return tuple(r for r in routes if all(r is not other for other in lost)), notes
 
 
 def text(found: Mapping[str, Any]) -> str:

@@ -140,7 +140,8 @@ def _broker(given: config.Mqtt, declared: DeclaredBroker | None) -> config.Mqtt:
     if declared is None:
         raise ConfigError(
             "mqtt: no broker is named",
-            hint="give one with --mqtt mqtt://HOST or --mqtt embedded, or in spin.toml: "
+            hint="give one with --mqtt mqtt://HOST or --mqtt embedded, in edge.toml: "
+            '[mqtt] url = "mqtt://HOST", or in spin.toml: '
             '[application.trigger.mqtt] address = "mqtt://HOST"',
         )
     found = replace(

@@ -255,12 +255,17 @@ class Stores:
         return self._pool
 
 
-_TABLES = {"key_value_stores": "key_value_store", "sqlite_databases": "sqlite_database"}
+# Kind of label -> tables of a runtime-config.toml and of an edge.toml.
+_TABLES = {
+    "key_value_stores": ("key_value_store", "stores.key_value"),
+    "sqlite_databases": ("sqlite_database", "stores.sqlite"),
+}
 
 
 def _known(kind: str, label: str, known: Iterable[str]) -> str:
     names = ", ".join(f'"{name}"' for name in sorted(known))
-    return f"there is {names}; a runtime-config file adds [{_TABLES[kind]}.{label}]"
+    runtime, node = (f"[{table}.{label}]" for table in _TABLES[kind])
+    return f"there is {names}; {runtime} of a runtime-config file adds it, {node} of an edge.toml"
 
 
 def _variables(where: str, declared: Component, values: Mapping[str, str]) -> dict[str, str]:
