@@ -29,7 +29,7 @@ def test_swaps_under_load_fail_no_request(publisher: Publisher, tmp_path: Path) 
     config = '[sync]\ninterval = "1h"\nsoak = "1s"\n'
     with board(tmp_path / "node", config) as node:
         live = publisher.push("live", "0")
-        node.edge("deploy", live)
+        node.deploy(live)
         assert node.process is not None
         pid, before = node.process.pid, 0
         with load(node, tmp_path) as seen:
@@ -38,10 +38,10 @@ def test_swaps_under_load_fail_no_request(publisher: Publisher, tmp_path: Path) 
                 version = f"{number}"
                 if number % 2:
                     publisher.push("live", version, pad=100_000)
-                    node.edge("sync")
+                    node.sync()
                 else:
                     publisher.push("live", version, pad=100_000)
-                    node.edge("deploy", live)
+                    node.deploy(live)
                 assert node.get() == (200, version)
                 if number == SWAPS // 2:
                     before = memory(pid)["Pss"]
@@ -63,12 +63,12 @@ def test_versions_that_fail_are_taken_back(fate: str, publisher: Publisher, tmp_
     """Well at /healthz, and at nothing else. Rolled back without anybody's doing."""
     config = f'[sync]\ninterval = "1h"\nsoak = "10m"\nminimum_events = {LEAST}\n'
     with board(tmp_path / "node", config) as node:
-        node.edge("deploy", publisher.push("live", "good"))
+        node.deploy(publisher.push("live", "good"))
         good, reasons = node.app()["digest"], set[str]()
         with load(node, tmp_path) as seen:
             for number in range(ROLLBACKS):
                 publisher.push("live", f"bad-{number}", fate)
-                node.edge("sync")
+                node.sync()
                 node.until(lambda: node.app()["state"] == "rolled back")
                 app = node.app()
                 reasons.add(app["reason"])
@@ -101,12 +101,12 @@ def test_a_version_that_falls_ill_goes_and_one_that_is_ill_never_comes(
     config = '[sync]\ninterval = "1h"\nsoak = "10m"\nhealth_interval = "100ms"\n'
     with board(tmp_path / "node", config) as node:
         reference = publisher.push("live", "good")
-        node.edge("deploy", reference)
+        node.deploy(reference)
         good = node.app()["digest"]
         with load(node, tmp_path) as seen:
             for number in range(ROLLBACKS):
                 publisher.push("live", f"fades-{number}", "fades")
-                node.edge("sync")
+                node.sync()
                 assert node.get("/spoil") == (200, f"fades-{number}")
                 node.until(lambda: node.app()["state"] == "rolled back")
                 assert "health: " in node.app()["reason"]
@@ -126,7 +126,5 @@ def test_a_version_that_falls_ill_goes_and_one_that_is_ill_never_comes(
 
 def refused(node: Board, publisher: Publisher, version: str, fate: str) -> None:
     reference = publisher.push("live", version, fate)
-    said = node.edge("deploy", reference, code=1)
-    assert "answers GET /healthz with 503" in said
-    said = node.edge("sync")
-    assert "answers GET /healthz with 503" in said
+    for verb in (("deploy", reference), ("sync", "release")):
+        assert "answers GET /healthz with 503" in node.edge(*verb, code=1)
