@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+import io
+import json
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
-from node_lab import EDGE, Node, node
+from node_lab import Node, node, start
 from registry_lab import docker_registry
+
+from edge.cli import main
 
 Guest = Callable[[str], Path]
 Push = Callable[[str, str], None]
@@ -22,14 +25,18 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def edge(*arguments: str | Path, code: int = 0) -> str:
-    """A verb without a node; both of its outputs."""
-    command = [EDGE, *map(str, arguments)]
-    environ = {**os.environ, "COSIGN_PASSWORD": ""}
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, env=environ
-    )
-    assert done.returncode == code, done.stderr
-    return done.stdout + done.stderr
+    """A verb without a node, within this process; both of its outputs."""
+    said = io.StringIO()
+    with redirect_stdout(said), redirect_stderr(said):
+        found = main([str(argument) for argument in arguments])
+    assert found == code, said.getvalue()
+    return said.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COSIGN_PASSWORD", "")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
 
 
 @pytest.fixture
@@ -94,7 +101,7 @@ def test_a_node_runs_what_its_fleet_says(
         running.edge("sync")
         assert (served(running), served(running, "/t")) == ([], ["two"])
         running.until(lambda: "going on with what is here" in running.text)
-        assert "generation 2" in running.tell("status") or "2" in running.tell("status", "--json")
+        assert json.loads(running.tell("status", "--json"))["generation"] == 2
 
         # Signed by somebody else.
         edge("sign", "--generate-key", tmp_path / "other.key")
@@ -183,7 +190,6 @@ def test_a_node_is_made_again_from_its_backup(registry: str, versions: str, tmp_
 
 def test_two_nodes_do_not_share_a_state_directory(tmp_path: Path) -> None:
     with node(tmp_path):
-        said = edge(
-            "run", "--config", tmp_path / "edge.toml", "--socket", tmp_path / "other.sock", code=1
-        )
-    assert "another node runs on it" in said
+        other = start(tmp_path, "", "--socket", tmp_path / "other.sock")
+        assert "another node runs on it" in other.process.communicate(timeout=60)[1]
+    assert other.process.returncode == 1
