@@ -11,7 +11,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -19,12 +19,13 @@ from typing import Any, Protocol, Self
 
 from edge import config
 from edge.application.overrides import overridden
-from edge.errors import EdgeError
+from edge.errors import ConfigError, EdgeError
 from edge.invocation.application import LiveApplication
-from edge.invocation.event import Event, EventHandler, Kind, Outcome, Status
+from edge.invocation.event import Kind
 from edge.node import Node, health, variables
 from edge.node.front import answer
 from edge.node.services import Services, type_notes
+from edge.node.slot import Slot, Version
 from edge.node.soak import Soak
 from edge.node.table import Mounted, Table
 from edge.registry.digest import Digest
@@ -45,63 +46,10 @@ _WATCHED = 5.0
 _SETTLE_SHARE, _SETTLE_LEAST = 0.25, 8
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Version:
-    """An application as it was when it was prepared: a Candidate."""
-
-    wanted: Wanted
-    digest: Digest | None
-    live: LiveApplication
-
-    @property
-    def name(self) -> str:
-        return self.wanted.entry.name
-
-
 class Server(Protocol):
     """What HTTP requests come from."""
 
     handler: Handler
-
-
-class _Port:
-    """What a service calls for the events of one trigger, whatever version serves it."""
-
-    __slots__ = ("handle",)
-
-    def __init__(self, handle: EventHandler) -> None:
-        self.handle = handle
-
-    def __call__(self, event: Event) -> Outcome | Coroutine[Any, Any, Outcome]:
-        return self.handle(event)
-
-
-@dataclass(slots=True, eq=False)
-class _Slot:
-    """What serves under a name. `before`: loaded still, to return to."""
-
-    version: Version
-    before: Version | None = None
-    soak: Soak | None = None
-    watching: asyncio.Task[None] | None = None
-    ports: dict[str, _Port] = field(default_factory=dict)
-
-    # What services see of it
-    @property
-    def name(self) -> str:
-        return self.version.name
-
-    @property
-    def triggers(self) -> Mapping[Kind, Any]:
-        return self.version.live.triggers
-
-    @property
-    def events(self) -> Mapping[str, EventHandler]:
-        return self.ports
-
-    @property
-    def handler(self) -> Handler:
-        return self.version.live if self.soak is None else self.soak.handle
 
 
 class Applications:
@@ -123,7 +71,7 @@ class Applications:
         self._services = services
         self._credentials = credentials
         self._table: Table[Handler] = Table()
-        self._slots: dict[str, _Slot] = {}
+        self._slots: dict[str, Slot] = {}
         self._server: Server | None = None
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -182,7 +130,10 @@ class Applications:
         notes = (*application.notes, *type_notes(application))
         values = await variables.values(entry, self._credentials)
         live = await self._node.load(
-            replace(local, application=application), values, base_path=entry.mount.path
+            replace(local, application=application),
+            values,
+            base_path=entry.mount.path,
+            asleep=not check,
         )
         try:
             async with self._changing:
@@ -200,7 +151,7 @@ class Applications:
     async def swap(self, changes: Mapping[str, Candidate | None]) -> None:
         """See Host."""
         versions = {name: _version(candidate) for name, candidate in changes.items()}
-        mounted = {n: None if v is None else _mounted(v) for n, v in versions.items()}
+        mounted = {n: None if v is None else v.mounted for n, v in versions.items()}
         async with self._changing:
             self._changed(mounted)  # raises where it cannot be
             await self._services.prepare(*(v.live for v in versions.values() if v))
@@ -222,7 +173,9 @@ class Applications:
         """See Host. Where there is no version before it, one that fails goes on."""
         slot = self._slots[name]
         self._unwatch(slot)
-        slot.soak = Soak(slot.version.live, self.settings.sync, partial(self._failed, slot, failed))
+        slot.soak = Soak(
+            slot.version.live, self.settings.sync, partial(self._failed, slot, failed, passed)
+        )
         slot.watching = asyncio.get_running_loop().create_task(
             self._watch(slot, slot.soak, seconds, passed), name=f"watch {name}"
         )
@@ -237,11 +190,13 @@ class Applications:
     # Changing what serves. None of it awaits.
 
     def _changed(self, mounted: Mapping[str, Mounted[Handler] | None]) -> Table[Handler]:
-        """Raises ConfigError also where a version that is watched could not be taken back."""
+        """Raises ConfigError also where a version that is watched could not be taken back, unless
+        it was meant to be somewhere else from now on.
+        """
         table = self._table.change(mounted)
         for name, slot in self._slots.items():
-            if slot.before is not None and name not in mounted:
-                table.change({name: _mounted(slot.before)})
+            if name not in mounted and slot.before and slot.before.mount == slot.version.mount:
+                table.change({name: slot.before.mounted})
         return table
 
     def _replace(self, name: str, version: Version | None) -> None:
@@ -252,19 +207,19 @@ class Applications:
                 self._retire(old.before)
         if version is None:
             if old is not None:
-                self._close_ports(old.ports)
+                old.disconnect()
                 self._retire(old.version)
             return
-        slot = _Slot(version, ports=old.ports if old else {})
+        slot = Slot(version, ports=old.ports if old else {})
         self._slots[name] = slot
         if old is not None and version.wanted.soak > 0:
             slot.before = old.version
             asyncio.get_running_loop().call_later(_WATCHED, self._forget_before, slot)
         elif old is not None:
             self._retire(old.version)
-        self._connect(slot)
+        slot.connect()
 
-    def _forget_before(self, slot: _Slot) -> None:
+    def _forget_before(self, slot: Slot) -> None:
         """Nobody watches it."""
         if slot.soak is None and slot.before is not None:
             self._retire(slot.before)
@@ -275,32 +230,16 @@ class Applications:
         if self._server is not None:
             self._server.handler = self.handler
 
-    def _place(self, slot: _Slot) -> None:
+    def _place(self, slot: Slot) -> None:
         """What stands in front of the version, or the version itself, has changed."""
-        mounted = replace(_mounted(slot.version), target=slot.handler)
-        self._connect(slot)
+        mounted = replace(slot.version.mounted, target=slot.handler)
+        slot.connect()
         self._show(self._table.change({slot.name: mounted}))
-
-    def _connect(self, slot: _Slot) -> None:
-        """Events go to the version of the slot from now on."""
-        events = slot.version.live.events
-        self._close_ports({id: slot.ports.pop(id) for id in [*slot.ports] if id not in events})
-        for id, handle in events.items():
-            if slot.soak is not None:
-                handle = slot.soak.event(handle)
-            if id in slot.ports:
-                slot.ports[id].handle = handle
-            else:
-                slot.ports[id] = _Port(handle)
-
-    def _close_ports(self, ports: Mapping[str, _Port]) -> None:
-        for port in ports.values():
-            port.handle = _gone
 
     # Watching
 
     async def _watch(
-        self, slot: _Slot, soak: Soak, seconds: float, passed: Callable[[], None]
+        self, slot: Slot, soak: Soak, seconds: float, passed: Callable[[], None]
     ) -> None:
         await soak.run(seconds)
         if slot.soak is not soak:
@@ -313,27 +252,37 @@ class Applications:
             slot.before = None
         passed()
 
-    def _failed(self, slot: _Slot, failed: Callable[[str], None], reason: str) -> None:
+    def _failed(
+        self,
+        slot: Slot,
+        failed: Callable[[str], None],
+        passed: Callable[[], None],
+        reason: str,
+    ) -> None:
         """Called where the failure shows, perhaps by the guest that failed: the version before
         serves when this returns, everything else follows.
         """
-        bad, slot.soak = slot.version, None
-        if slot.before is not None:
-            slot.version, slot.before = slot.before, None
-        self._place(slot)
-        asyncio.get_running_loop().call_soon(self._after_failure, slot, bad, failed, reason)
+        bad, before = slot.version, slot.before
+        slot.soak = slot.before = None
+        slot.version = before or bad
+        gone, told = bad if before else None, partial(failed, reason)
+        try:
+            self._place(slot)
+        except ConfigError as exc:  # it was elsewhere, and its place has been given away
+            _log.error("%s: bad, but it stays: %s: %s", slot.name, reason, exc.message)
+            slot.version, gone, told = bad, before, partial(passed)
+            self._place(slot)
+        asyncio.get_running_loop().call_soon(self._after_failure, slot, gone, told)
 
-    def _after_failure(
-        self, slot: _Slot, bad: Version, failed: Callable[[str], None], reason: str
-    ) -> None:
+    def _after_failure(self, slot: Slot, gone: Version | None, told: Callable[[], None]) -> None:
         self._unwatch(slot)
-        if bad is not slot.version:
-            if bad.live.triggers != slot.version.live.triggers:
+        if gone is not None:
+            if gone.live.triggers != slot.triggers:
                 self._start(self._follow(), f"services of {slot.name}")
-            self._retire(bad)
-        failed(reason)
+            self._retire(gone)
+        told()
 
-    def _unwatch(self, slot: _Slot) -> None:
+    def _unwatch(self, slot: Slot) -> None:
         if slot.soak is not None:
             slot.soak.end()
             slot.soak = None
@@ -384,13 +333,5 @@ def _version(candidate: Candidate | None) -> Version | None:
     return candidate
 
 
-def _mounted(version: Version) -> Mounted[Handler]:
-    return Mounted(version.wanted.entry.mount, version.live.routes, version.live)
-
-
-def _triggers(slot: _Slot | None) -> Mapping[Kind, Any]:
+def _triggers(slot: Slot | None) -> Mapping[Kind, Any]:
     return {} if slot is None else slot.triggers
-
-
-def _gone(_event: Event) -> Outcome:
-    return Outcome(Status.BUSY, "the trigger is not served any more")

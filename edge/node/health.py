@@ -7,6 +7,7 @@ is asked: who does not know it is well, too, as long as the answer is not 5xx.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from urllib.parse import quote
 
 from edge.errors import BundleError, GuestError, Overloaded
@@ -19,6 +20,9 @@ __all__ = ["DEADLINE", "check", "instantiate"]
 
 # Seconds in which a component must have answered.
 DEADLINE = 10.0
+
+# Seconds for the rest, once it has begun to answer.
+_REST = 1.0
 
 _UNSTATED = "/healthz"
 
@@ -38,7 +42,7 @@ async def check(live: LiveApplication, deadline: float = DEADLINE) -> None:
     """Asks each component that handles HTTP, one after the other. Raises as `instantiate`."""
     asked = {t.component: None for t in live.application.http if t.component}
     for id in asked:
-        path = live.sandboxes[id].profile.options.health
+        path = live.application.components[id].options.health
         handler = live.chained(id)
         if path is not None and handler is not None:
             status = await _ask(live.name, id, handler, path or _UNSTATED, deadline)
@@ -65,9 +69,11 @@ async def _ask(name: str, id: str, handler: Handler, path: str, deadline: float)
         [(b"host", quote(name, safe="").encode()), (b"user-agent", b"edge-health")],
         BytesSource(), "127.0.0.1:0",
     )  # fmt: skip
-    reply = _Answer()
+    loop, reply = asyncio.get_running_loop(), _Answer()
     try:
-        async with asyncio.timeout(deadline):
+        async with asyncio.timeout(deadline) as waiting:
+            # A body without an end is an answer, too.
+            reply.on_start = lambda: waiting.reschedule(loop.time() + _REST)
             work = handler(request, reply)
             if work is not None:
                 await work
@@ -82,11 +88,15 @@ async def _ask(name: str, id: str, handler: Handler, path: str, deadline: float)
     return reply.status
 
 
+def _nothing() -> None: ...
+
+
 class _Answer:
     """Keeps the status, and nothing of the body."""
 
     def __init__(self) -> None:
         self.status = 0
+        self.on_start: Callable[[], None] = _nothing
         self._error: Exception | None = None
         self._finished = False
         self._written = 0
@@ -109,6 +119,7 @@ class _Answer:
 
     def start(self, status: int, headers: Headers) -> None:
         self.status = status
+        self.on_start()
 
     def writable(self) -> int:
         return CAPACITY
