@@ -133,7 +133,7 @@ class Daemon:
             last_sync=parts.sync.last_look,
             generation=follower.status().generation if follower else None,
             stored=await asyncio.to_thread(_stored, parts.store),
-            notes=(*self._notes, *self._clock_notes()),
+            notes=(*self._notes, *self._clock_notes(), *(follower.notes if follower else ())),
         )
 
     async def reload(self) -> list[str]:

@@ -101,7 +101,9 @@ def test_a_node_runs_what_its_fleet_says(
         running.edge("sync")
         assert (served(running), served(running, "/t")) == ([], ["two"])
         running.until(lambda: "going on with what is here" in running.text)
-        assert json.loads(running.tell("status", "--json"))["generation"] == 2
+        status = json.loads(running.tell("status", "--json"))
+        assert status["generation"] == 2
+        assert "going on with what is here" in str(status["notes"])
 
         # Signed by somebody else.
         edge("sign", "--generate-key", tmp_path / "other.key")

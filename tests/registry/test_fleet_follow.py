@@ -133,6 +133,7 @@ async def test_an_older_generation_is_refused_also_after_a_restart(
                 await follower.poll()
         assert runs(follower) == V2
         assert "is generation 6" in (follower.status().reason or "")
+        assert "is generation 6" in follower.notes[0]
         await push(reference, document(8))
         assert await follower.poll()
         assert runs(follower) == V1
@@ -251,6 +252,7 @@ async def test_what_has_expired_is_not_taken_up_and_what_runs_goes_on(
         clock.passes(100)
         assert runs(follower) == V1
         assert follower.status().expired
+        assert follower.notes == ("fleet: generation 1 expired at 2030-03-17T17:48:20Z",)
         await push(reference, replace(document(2, 2), expires=end))
         with pytest.raises(BundleError, match="its generation 2 expired at 2030-03-17"):
             await follower.poll()
@@ -268,6 +270,7 @@ async def test_others_wait_and_a_restart_does_not_begin_the_wait_anew(
         await follower.poll()
         assert runs(follower) == V1
         assert follower.status().waiting == {"thermo": YEAR_2030 + 600}
+        assert follower.notes == ("fleet: thermo gets what canaries try at 2030-03-17T17:56:40Z",)
         assert follower.next_change == YEAR_2030 + 600
         clock.passes(500)
     async with following(reference, tmp_path, clock) as follower:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from edge.config import Node
@@ -36,6 +36,8 @@ Verify = Callable[[Reference, Digest], Awaitable[str | None]]
 
 # A trusted clock that moves by so much more than the machine did was set: nobody waited so long.
 _JUMP = 60.0
+# Of a thousand applications that wait, these are enough to see what goes on.
+_MOST_NOTES = 10
 
 _log = logging.getLogger("edge.fleet")
 
@@ -154,6 +156,20 @@ class Follower:
             waiting=dict(self._current().waiting),
             reason=self._reason,
         )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What people should know of it, one line each."""
+        found = self.status()
+        lines = [f"fleet: {found.reason}; going on with what is here"] if found.reason else []
+        if found.expired and found.expires:
+            lines.append(
+                f"fleet: generation {found.generation} expired at {show_time(found.expires)}"
+            )
+        for name, until in sorted(found.waiting.items())[:_MOST_NOTES]:
+            when = show_time(datetime.fromtimestamp(until, UTC))
+            lines.append(f"fleet: {name} gets what canaries try at {when}")
+        return tuple(lines)
 
     def _current(self) -> Now:
         if self._state is None:

@@ -22,6 +22,7 @@ from edge.registry.manifest import read_json
 __all__ = ["State", "Waiting", "load", "save"]
 
 _SCHEMA = 1
+_YEAR_9000 = 221_845_392_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def _state(value: object, where: Where) -> State:
             reference=table.need("reference", string),
             document=table.need("document", documents.read_document),
             manifest=table.need("manifest", parsed(Digest.parse)),
-            since=table.need("since", integer(0, 1 << 53)),
+            since=table.need("since", integer(0, _YEAR_9000)),
             waiting=table.need("waiting", mapping(_waiting)),
         )
 
@@ -97,6 +98,6 @@ def _state(value: object, where: Where) -> State:
 def _waiting(value: object, where: Where) -> Waiting:
     with Table(value, where) as table:
         return Waiting(
-            since=table.need("since", integer(0, 1 << 53)),
+            since=table.need("since", integer(0, _YEAR_9000)),
             before=table.optional("before", documents.read_target),
         )
