@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
+from edge.config import ApplicationEntry
 from edge.errors import ConfigError, EdgeError
 from edge.registry.digest import Digest
 from edge.registry.local import LocalApplication
 from edge.registry.sync.delivery import Delivery
-from edge.registry.sync.entries import identity
+from edge.registry.sync.entries import fingerprint
 from edge.registry.sync.record import Record
 from edge.registry.sync.state import App, State, Version
 from edge.registry.sync.statefile import StateFile
@@ -109,12 +110,18 @@ def _choices(record: Record, app: App) -> Iterator[Version]:
     live = app.live
     if live is None or record.wanted is None:
         return
-    entry = record.wanted.entry
-    wanted = identity(live.digest, entry)
-    if wanted != live.identity and app.trial is None and app.refusal(wanted) is None:
-        yield replace(live, entry=entry)
+    if app.trial is None and _only_configured(record.wanted.entry, app, live):
+        yield replace(live, entry=record.wanted.entry)
     yield live
     yield from app.previous
+
+
+def _only_configured(entry: ApplicationEntry, app: App, live: Version) -> bool:
+    """Whether it is the same application with another configuration, which has not failed yet."""
+    same = (entry.reference, entry.path) == (live.entry.reference, live.entry.path)
+    configuration = fingerprint(entry)
+    failed = any(refusal.identity.configuration == configuration for refusal in app.refused)
+    return same and not failed and configuration != live.identity.configuration
 
 
 def _configured(state: State, found: list[_Ready]) -> State:
