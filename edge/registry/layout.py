@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ from edge.registry.reference import Reference, is_tag
 from edge.registry.store import ContentStore
 from edge.registry.transfer import MAX_BUNDLE
 
-__all__ = ["Imported", "import_file", "import_path"]
+__all__ = ["Imported", "import_file", "import_path", "packed"]
 
 _VERSION = "1.0.0"
 # The standard's annotation holds a tag, or a whole reference; containerd and Docker have their own
@@ -44,6 +45,9 @@ _VERSION = "1.0.0"
 _NAMES = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 # Bundles of one layout; a stick for a fleet holds dozens.
 _MOST = 1_000
+_FILES = ("oci-layout", "index.json", "manifest.json")
+_PIECE = 256 << 10
+
 _HINT = "make one with: skopeo copy docker://REF oci-archive:FILE.tar:REF"
 
 
@@ -89,8 +93,7 @@ def import_path(
         with path.open("rb") as file:
             return import_file(file, str(path), store, name, make_room=make_room)
     except OSError as error:
-        where = error.filename or path
-        raise EdgeError(f"{where}: {(error.strerror or str(error)).lower()}") from error
+        raise _told(error, path) from error
 
 
 def import_file(
@@ -103,6 +106,19 @@ def import_file(
 ) -> tuple[Imported, ...]:
     """As `import_path`, from an open tar file that can be read at any place."""
     return _import(Archive(file, title), title, store, name, make_room)
+
+
+def packed(path: Path) -> Iterator[bytes]:
+    """A layout as the bytes of a tar file, to be imported elsewhere. Raises EdgeError."""
+    try:
+        if path.is_dir():
+            yield from _packed(_Directory(path))
+            return
+        with path.open("rb") as file:
+            while piece := file.read(_PIECE):
+                yield piece
+    except OSError as error:
+        raise _told(error, path) from error
 
 
 def _import(
@@ -286,6 +302,24 @@ def _path(digest: Digest) -> str:
     return f"blobs/sha256/{digest.hex}"
 
 
+def _told(error: OSError, path: Path) -> EdgeError:
+    return EdgeError(f"{error.filename or path}: {(error.strerror or str(error)).lower()}")
+
+
+def _packed(layout: _Directory) -> Iterator[bytes]:
+    for name in layout.names():
+        with layout.open(name) as file:
+            member = tarfile.TarInfo(name)
+            member.size = os.fstat(file.fileno()).st_size
+            yield member.tobuf(tarfile.PAX_FORMAT)
+            left = member.size
+            while left and (piece := file.read(min(left, _PIECE))):
+                left -= len(piece)
+                yield piece
+            yield bytes(left + -member.size % tarfile.BLOCKSIZE)
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
 class _Directory:
     """A layout as files. What its links lead to is only ever used by its digest."""
 
@@ -306,4 +340,7 @@ class _Directory:
             yield file
 
     def names(self) -> Iterable[str]:
-        return [path.name for path in self._path.iterdir()]
+        """Of the files that belong to a layout, or to what Docker wrote in its place."""
+        known = (path.name for path in self._path.iterdir() if path.name in _FILES)
+        blobs = (path.name for path in self._path.glob("blobs/sha256/*"))
+        return [*sorted(known), *(f"blobs/sha256/{name}" for name in sorted(blobs))]

@@ -18,7 +18,7 @@ from edge.errors import BundleError, ConfigError, EdgeError
 from edge.registry import transfer
 from edge.registry.client import RegistryClient
 from edge.registry.digest import Digest
-from edge.registry.layout import Imported, import_file, import_path
+from edge.registry.layout import Imported, import_file, import_path, packed
 from edge.registry.manifest import (
     IMAGE_CONFIG,
     IMAGE_INDEX,
@@ -135,6 +135,22 @@ def test_a_directory(store: ContentStore, tmp_path: Path) -> None:
     assert found == Imported(APP, Digest.of(manifest_of(b"layer")))
     assert import_path(folder, store) == (found,), "once more changes nothing"
     assert store.read(Digest.of(b"layer"), 100) == b"layer"
+
+
+def test_a_directory_travels_as_an_archive(store: ContentStore, tmp_path: Path) -> None:
+    folder = write(GOOD | {"README": b"x"}, tmp_path / "stick")
+    for source in (folder, tmp_path / "stick.tar"):
+        data = b"".join(packed(source))
+        (found,) = import_file(io.BytesIO(data), "x.tar", store)
+        assert found.reference == APP
+        (tmp_path / "stick.tar").write_bytes(data)
+    with tarfile.open(tmp_path / "stick.tar") as archive:
+        assert {member.name for member in archive} == set(GOOD)
+    with pytest.raises(EdgeError, match="nix: no such file"):
+        list(packed(tmp_path / "nix"))
+    replaced(folder, path_of(LARGE), os.mkfifo)
+    with pytest.raises(EdgeError, match="is not a file"):
+        list(packed(folder))
 
 
 # What to call it
