@@ -1,28 +1,30 @@
 """An application made live: its components ready to run, its routes ready to be asked.
 
-Immutable once made: a change makes another one, and requests under way keep the one they began
-with.
+What it serves is fixed once it is made: a change makes another one, and requests under way keep the
+one they began with. Its components may still sleep, until their first event.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 from edge.application.headers import RequestHeaders
 from edge.application.model import Application, HttpTrigger, StaticResponse, Wagi
 from edge.application.routes import CHAINED, RESERVED, Match, Route, Router
-from edge.errors import ComponentError, ConfigError
+from edge.errors import ComponentError, ConfigError, EdgeError
 from edge.invocation.cloudevents import EventInvoker
-from edge.invocation.event import KINDS, EventHandler, Kind
+from edge.invocation.event import KINDS, Event, EventHandler, Kind, Outcome, Status
 from edge.invocation.handlers import event_entry
 from edge.invocation.http import HttpInvoker
 from edge.invocation.native import NativeInvoker
 from edge.invocation.sandbox import Sandboxes
 from edge.invocation.sizes import limited
 from edge.invocation.wagi import WagiInvoker
+from edge.invocation.waking import Load, Waking, wake_first
 from edge.wasi.http.message import Handler, Reply, Request
 
 _HANDLER = "wasi:http/incoming-handler@"
@@ -38,7 +40,8 @@ class LiveApplication:
     `sandboxes`: those of each component that has a trigger. `triggers`: what services of other
     types of trigger are told, by type; `events`: what runs their events, by the triggers' ids.
     `base_path`: where it is mounted, a path without a trailing slash or "/"; requests come with
-    what is below it.
+    what is below it. `load` makes the sandboxes that are not given, each when its component's first
+    event comes.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class LiveApplication:
         sandboxes: Mapping[str, Sandboxes],
         triggers: Mapping[Kind, Any] | None = None,
         base_path: str = "/",
+        load: Load | None = None,
     ) -> None:
         self.application = application
         self.triggers = triggers or {}
@@ -54,11 +58,17 @@ class LiveApplication:
         self._base_path = base_path
         self._health = _text(200, b"OK")
         self._info = _json({"name": application.name, "version": application.version})
+        self._waking = None if load is None else Waking(load)
+        self._connect()
+
+    def _connect(self) -> None:
+        """From triggers to the components that are awake, and to those that must be woken."""
+        application = self.application
         responders = [(t, self._responder(t)) for t in application.http]
         self._router = Router([(t.route, respond) for t, respond in responders if t.route])
         self._chained = {t.component: self._chained_to(t, r) for t, r in responders if t.component}
         self.events: Mapping[str, EventHandler] = {
-            t.id: self._event_handler(t.type, t.component)
+            t.id: self._event_handler(t.id, t.type, t.component)
             for t in application.triggers
             if t.type in KINDS and t.component
         }
@@ -103,6 +113,8 @@ class LiveApplication:
 
     def close(self) -> None:
         """Keeps nothing ready any more; requests under way go on."""
+        if self._waking is not None:
+            self._waking.close()
         for sandboxes in self.sandboxes.values():
             sandboxes.close()
 
@@ -115,23 +127,59 @@ class LiveApplication:
             response = trigger.response
             return lambda _request, reply, _match: _respond(response, reply)
         assert trigger.component is not None
-        sandboxes = self.sandboxes[trigger.component]
+        sandboxes = self.sandboxes.get(trigger.component)
+        if sandboxes is None:
+            wake = partial(self._wake, trigger.component)
+            return lambda request, reply, _match: wake_first(wake, self, request, reply)
         if trigger.wagi is not None:
             return _wagi(sandboxes, trigger.wagi, self._base_path)
         return _http(sandboxes, trigger.route or CHAINED, self._base_path)
 
-    def _event_handler(self, kind: Kind, component: str) -> EventHandler:
-        sandboxes = self.sandboxes[component]
+    async def _wake(self, component: str) -> None:
+        """Returns when its sandboxes are there. Raises EdgeError."""
+        if component in self.sandboxes:
+            return
+        assert self._waking is not None
+        sandboxes = await self._waking.wake(component)
+        before = self.sandboxes
+        if component in before:
+            return
+        self.sandboxes = {**before, component: sandboxes}
+        try:
+            self._connect()
+        except EdgeError:
+            self.sandboxes = before
+            raise
+
+    async def _wake_for(self, id: str, component: str, event: Event) -> Outcome:
+        try:
+            await self._wake(component)
+        except EdgeError as exc:
+            return Outcome(Status.FAILED, exc.message)
+        outcome = self.events[id](event)
+        return outcome if isinstance(outcome, Outcome) else await outcome
+
+    def _event_handler(self, id: str, kind: Kind, component: str) -> EventHandler:
+        sandboxes = self.sandboxes.get(component)
+        if sandboxes is None:
+            return partial(self._wake_for, id, component)
         found = event_entry(kind, component, sandboxes.component.code.plan)
         authority = quote(self.application.name, safe="")
         if found.native is None:
             return EventInvoker(sandboxes, found.export, authority).handle
         return NativeInvoker(sandboxes, found.export, found.native, authority)
 
+    def _chain(self, component: str, request: Request, reply: Reply) -> Work:
+        return self._chained[component](request, reply)
+
     def _chained_to(self, trigger: HttpTrigger, respond: Responder) -> Handler:
         """Another component's call: it sees the route `/...`, whatever its own is."""
         assert trigger.component is not None
-        sandboxes = self.sandboxes[trigger.component]
+        component = trigger.component
+        sandboxes = self.sandboxes.get(component)
+        if sandboxes is None:
+            wake = partial(self._wake, component)
+            return partial(wake_first, wake, partial(self._chain, component))
         if trigger.wagi is None:
             respond = _http(sandboxes, CHAINED)
         elif self._base_path != "/":

@@ -88,8 +88,10 @@ class Node:
         progress: Callable[[str], None] = _log.info,
         *,
         base_path: str = "/",
+        asleep: bool = False,
     ) -> LiveApplication:
-        """Loads, compiles and links one application of several.
+        """Loads, compiles and links one application of several. `asleep`: each of its components
+        only when its first event comes.
 
         Raises ComponentError or ConfigError for what cannot be made live; nothing has changed then.
         """
@@ -97,13 +99,17 @@ class Node:
         values = templates.resolve(application.variables, variables)
         triggers = read_triggers(application, values)
         chain = _Chain()
-        ready: dict[str, Sandboxes] = {}
-        for id in used_components(application):
-            declared = application.components[id]
-            profile = await self._profile(local, declared, values, chain)
+        used = used_components(application)
+        profiles = {id: self._profile(local, id, values, chain) for id in used}
+
+        async def load(id: str) -> Sandboxes:
+            files = local.files.get(id, ())
+            tree = await asyncio.to_thread(Tree.build, files) if files else None
             component = await self._component(local.sources[id], id, progress)
-            ready[id] = Sandboxes(component, profile, self.shared)
-        live = chain.live = LiveApplication(application, ready, triggers, base_path)
+            return Sandboxes(component, replace(profiles[id], tree=tree), self.shared)
+
+        ready = {} if asleep else {id: await load(id) for id in used}
+        live = chain.live = LiveApplication(application, ready, triggers, base_path, load)
         return live
 
     def retire(self, live: LiveApplication) -> None:
@@ -120,21 +126,16 @@ class Node:
             binary, f"component {id}", self.interfaces, self.cache, EXPORTS, progress
         )
 
-    async def _profile(
-        self,
-        local: LocalApplication,
-        declared: Declaration,
-        values: Mapping[str, str],
-        chain: _Chain,
+    def _profile(
+        self, local: LocalApplication, id: str, values: Mapping[str, str], chain: _Chain
     ) -> Profile:
-        files = local.files.get(declared.id, ())
-        tree = await asyncio.to_thread(Tree.build, files) if files else None
+        declared = local.application.components[id]
         return Profile(
             local.application.name,
             declared.id,
             declared.options,
             tuple(declared.environment.items()),
-            tree,
+            None,
             self._grants(local, declared, values, chain),
             self.stores.grant(local.application.name, declared, values),
         )
