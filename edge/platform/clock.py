@@ -17,7 +17,7 @@ __all__ = ["TrustedClock"]
 # Written when this much later than what is on the disk, in seconds: cards wear out, and what
 # expires does so in days.
 _SAVED_EVERY = 3600.0
-# This code was written after it: 2026-11-01. Files may be dated by a machine without a clock, or not
+# 2026-11-01: this was written later. Files may be dated by a machine without a clock, or not
 # at all.
 _WRITTEN = 1_793_491_200.0
 # A clock this far after the build is a fault; kept, it would make everything expired for ever.

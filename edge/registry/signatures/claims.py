@@ -73,11 +73,14 @@ def expiry(among: Mapping[str, object], where: Where) -> float | None:
 
 
 def base64_bytes(text: str) -> bytes:
-    """Standard base64 and nothing else. Raises ValueError."""
+    """Standard base64, of which each value has one spelling. Raises ValueError."""
     try:
-        return base64.b64decode(text, validate=True)
+        data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError("is not base64") from None
+        data = b""
+    if base64.b64encode(data).decode() != text:
+        raise ValueError("is not base64")
+    return data
 
 
 def _repository(identity: str) -> str:
