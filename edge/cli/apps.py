@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from edge.application.units import show_size
 from edge.cli.common import Verbs
 from edge.cli.node import (
     age,
+    amount,
     ask,
     json_argument,
     place,
@@ -133,4 +133,4 @@ def _stored(store: Mapping[str, int | None]) -> str:
     used, quota = store["used"], store["quota"]
     if used is None or quota is None:
         return ""
-    return f"{used / (1 << 20):.1f} MiB of {show_size(quota)}"
+    return f"{amount(used)} of {amount(quota)}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from edge.application.mounts import application_name, mount_host, mount_path
 from edge.cli.common import Verbs, argument, pairs, text_values
-from edge.cli.node import ask, json_argument, place, say, say_json, short, socket_argument, tell
+from edge.cli.node import Progress, ask, json_argument, place, say, say_json, short, socket_argument
 from edge.errors import ConfigError
 from edge.registry.reference import Reference
 
@@ -114,7 +114,7 @@ def _reference(text: str) -> Reference:
 
 def _deploy(options: argparse.Namespace) -> int:
     body = _entry(options)
-    return _show(options, ask(options, lambda node: node.result("/v1/deploy", body, tell)))
+    return _show(options, ask(options, lambda node: node.result("/v1/deploy", body, Progress())))
 
 
 def _entry(options: argparse.Namespace) -> dict[str, Any]:

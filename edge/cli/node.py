@@ -50,10 +50,29 @@ def say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
-def tell(progress: str) -> None:
-    """How far a node is: not what was asked for."""
-    sys.stderr.write(f"{progress}\n")
-    sys.stderr.flush()
+class Progress:
+    """Says how far a node is, of what takes longer than a second: to stderr, it is not what was
+    asked for.
+    """
+
+    def __init__(self) -> None:
+        self._last: str | None = None
+        self._patient = True
+
+    def __call__(self, text: str) -> None:
+        if not self._patient:
+            self._show(text)
+        elif self._last is None:
+            asyncio.get_running_loop().call_later(1, self._late)
+        self._last = text
+
+    def _late(self) -> None:
+        self._patient = False
+        self._show(self._last or "")
+
+    def _show(self, text: str) -> None:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 def say_json(value: object) -> None:
@@ -88,6 +107,16 @@ def span(seconds: float) -> str:
         if whole >= 2 * size:
             return f"{whole // size}{unit}"
     return f"{whole}s"
+
+
+def amount(size: float) -> str:
+    """Bytes, as exactly as people want to know: `20 KiB`, `3.4 MiB`."""
+    units = iter(("bytes", "KiB", "MiB", "GiB", "TiB"))
+    unit = next(units)
+    while size >= 1024 and unit != "TiB":
+        size, unit = size / 1024, next(units)
+    digits = 1 if size < 10 and size % 1 >= 0.05 and unit != "bytes" else 0
+    return f"{size:.{digits}f} {unit}"
 
 
 def table(rows: list[list[str]]) -> list[str]:

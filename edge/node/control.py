@@ -9,11 +9,13 @@ import asyncio
 import datetime
 import importlib.metadata
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, Protocol
 
 from edge import config
@@ -111,7 +113,7 @@ class Control:
             "labels": dict(settings.node.labels),
             "version": importlib.metadata.version("edge"),
             "uptime": round(time.monotonic() - self._begun, 3),
-            "state_dir": str(settings.node.state_dir),
+            "state_dir": _plain(settings.node.state_dir),
             "listening": facts.listening,
             "mirror": facts.mirror,
             "applications": dict(sorted(states.items())),
@@ -199,6 +201,11 @@ def _app(status: AppStatus) -> dict[str, Any]:
         "digest": _text(status.digest),
         "previous": _text(status.previous),
     }
+
+
+def _plain(path: Path) -> str:
+    """As people would write it: without the `..` of a configuration's relative paths."""
+    return os.path.normpath(path)
 
 
 def _text(digest: Digest | None) -> str | None:
