@@ -13,6 +13,7 @@ from edge.cli.common import Verbs, argument
 from edge.cli.node import ask, socket_argument
 from edge.errors import ConfigError
 from edge.node.client import NodeClient
+from edge.platform.files import unreadable
 
 _EPILOG = """\
 examples:
@@ -112,7 +113,7 @@ def _data(given: str | None) -> bytes:
     try:
         return Path(given[1:]).read_bytes()
     except OSError as exc:
-        raise ConfigError(f"--data {given}: {exc.strerror}") from exc
+        raise ConfigError(f"--data {given}: {unreadable(exc)}") from exc
 
 
 async def _invoke(node: NodeClient, options: argparse.Namespace, body: Mapping[str, Any]) -> int:
