@@ -8,6 +8,8 @@ from pathlib import Path
 from node_lab import node
 from registry_lab import skopeo
 
+from edge.cli import main
+from edge.registry import transfer
 from edge.registry.layout import import_path
 from edge.registry.reference import Reference
 from edge.registry.store import ContentStore
@@ -53,17 +55,10 @@ def test_from_a_stick_to_a_node_and_on(tmp_path: Path) -> None:
     name = Reference.parse("registry.example/third")
     (third,) = import_path(tmp_path / "third", ContentStore(tmp_path / "state"), name)
     assert str(third.digest) == digest
-
-
-def test_into_a_state_directory(tmp_path: Path) -> None:
-    with node(tmp_path, PUSHES) as lab:
-        registry = mirror_of(lab.tell("status", "--json"))
-        lab.tell("push", HELLO, f"{registry}/hello:1.0", "--state-dir", tmp_path / "push")
-        source = ("copy", "--src-tls-verify=false", f"docker://{registry}/hello:1.0")
-        skopeo(*source, f"oci-archive:{tmp_path / 'stick.tar'}:{NOWHERE}:1.0")
-        state = tmp_path / "other"
-        lab.tell("import", tmp_path / "stick.tar", "--state-dir", state)
-        assert lab.edge("check", f"{NOWHERE}:1.0", "--state-dir", state).returncode == 0
+    state = tmp_path / "here"
+    assert main(["import", str(packed), "--state-dir", str(state)]) == 0
+    name = Reference.parse(f"{NOWHERE}:1.0")
+    assert str(transfer.complete(ContentStore(state), name)) == digest
 
 
 def mirror_of(status: str) -> str:
