@@ -161,6 +161,8 @@ def test_a_configuration_is_not_an_application(capsys: Output, tmp_path: Path) -
     assert "hint: edge check spin.toml" in complaint(capsys, "check", "--config", "spin.toml")
     said = complaint(capsys, "check", "--config", "edge.toml", "spin.toml")
     assert "--config: spin.toml: one of the two" in said
+    said = complaint(capsys, "check", "--config", "edge.toml", "--variable", "a=b")
+    assert said.startswith("edge: --variable: the configuration says that")
 
 
 def test_the_version_is_told(capsys: Output) -> None:

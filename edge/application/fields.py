@@ -134,7 +134,9 @@ def items(read: Reader[T]) -> Reader[tuple[T, ...]]:
 
 def raw_table(value: object, where: Where) -> dict[str, object]:
     if not isinstance(value, dict):
-        raise where.error(f"must be a table, not {show(value)}")
+        # A text in the place of a table may be a secret that was meant to stand in it.
+        shown = "a string" if isinstance(value, str) else show(value)
+        raise where.error(f"must be a table, not {shown}")
     return value
 
 

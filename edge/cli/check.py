@@ -61,6 +61,10 @@ def run(options: argparse.Namespace) -> int:
 async def _check_node(options: argparse.Namespace) -> dict[str, Any]:
     if options.app != Path():
         raise ConfigError(f"--config: {options.app}: one of the two is checked at a time")
+    for name in ("variable", "runtime_config_file", "state_dir"):
+        if getattr(options, name):
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{option}: the configuration says that, with --config")
     return await check_config.check(options.config, examine)
 
 

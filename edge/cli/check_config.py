@@ -13,10 +13,10 @@ from edge import config
 from edge.application.fields import Where
 from edge.application.overrides import overridden
 from edge.application.routes import Route, Router
-from edge.cli.common import credentials
 from edge.errors import ConfigError, EdgeError
 from edge.node import configuration, variables
 from edge.node.table import Mounted, Table
+from edge.platform.credentials import credentials_directory
 from edge.registry import local
 from edge.registry.download import download
 from edge.registry.local import LocalApplication
@@ -80,7 +80,7 @@ async def _examined(
     loaded = await local.load(entry.path, state_dir=scratch, fetch=download)
     application = replace(loaded.application, name=entry.name)
     application = overridden(application, daemon.defaults, entry.options)
-    directory = daemon.node.credentials_dir or credentials()
+    directory = daemon.node.credentials_dir or credentials_directory()
     if directory is not None or not entry.variables_credentials:
         given = await variables.values(entry, directory)
         stores = Stores(scratch, daemon.stores)

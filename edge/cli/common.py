@@ -98,12 +98,6 @@ def state_dir(options: argparse.Namespace, runtime: RuntimeConfig) -> Path:
     return (app if is_directory(app) else app.parent) / ".edge"
 
 
-def credentials() -> Path | None:
-    """Where systemd puts the secrets of a unit (`LoadCredential=`)."""
-    directory = os.environ.get("CREDENTIALS_DIRECTORY")
-    return Path(directory) if directory else None
-
-
 def code_dir(options: argparse.Namespace) -> Path:
     """Where compiled code is kept: it runs outside any sandbox, so never in a folder that may have
     come with an application.

@@ -23,7 +23,6 @@ from edge.cli.common import (
     application_arguments,
     argument,
     code_dir,
-    credentials,
     runtime_config,
     state_dir,
     variables,
@@ -35,6 +34,7 @@ from edge.errors import ConfigError, EdgeError
 from edge.invocation.application import LiveApplication
 from edge.node import Node, open_node
 from edge.node.services import Settings, type_notes
+from edge.platform.credentials import credentials_directory
 from edge.platform.tls import server_tls
 from edge.registry import local
 from edge.registry.reference import Reference
@@ -119,7 +119,7 @@ async def _up(options: argparse.Namespace) -> int:
         _log.warning("note: %s", note)
     async with mqtt.broker(options) as broker, setting.open_node() as node:
         version = await _activate(node, setting)
-        settings = Settings(setting.state_dir, broker, credentials())
+        settings = Settings(setting.state_dir, broker, credentials_directory())
         in_use = remote.in_use(options.app, setting.state_dir)
         async with in_use, Serving(settings, options.listen, tls) as serving:
             await serving.show(version.live)

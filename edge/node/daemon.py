@@ -30,6 +30,7 @@ from edge.node.services import Services
 from edge.node.services import Settings as ServiceSettings
 from edge.node.trusting import Trusting
 from edge.platform.clock import TrustedClock
+from edge.platform.credentials import credentials_directory
 from edge.platform.notify import Notifier
 from edge.platform.tls import server_tls
 from edge.registry.credentials import docker_config
@@ -279,7 +280,7 @@ async def open_daemon(
 
 async def _compose(stack: AsyncExitStack, settings: config.Daemon) -> _Parts:
     node = settings.node
-    credentials = node.credentials_dir or _credentials()
+    credentials = node.credentials_dir or credentials_directory()
     clock = await asyncio.to_thread(TrustedClock, node.state_dir / "clock")
     store = ContentStore(node.state_dir, quota=settings.quota)
     stores = Stores(node.state_dir, settings.stores)
@@ -383,8 +384,3 @@ def _stored(store: ContentStore) -> int:
     with suppress(FileNotFoundError):
         return sum(entry.stat().st_size for entry in os.scandir(store.directory / "sha256"))
     return 0
-
-
-def _credentials() -> Path | None:
-    directory = os.environ.get("CREDENTIALS_DIRECTORY")
-    return Path(directory) if directory else None

@@ -207,6 +207,11 @@ def test_private_networks_are_what_they_stand_for(here: Path) -> None:
         assert any(ipaddress.ip_address(text) in network for network in networks) is inside
 
 
+def test_what_editors_add_does_not_matter(here: Path) -> None:
+    Path("edge.toml").write_bytes(b'\xef\xbb\xbf[node]\r\nname = "n"\r\n')
+    assert configuration.read(Path("edge.toml"))[0].node.name == "n"
+
+
 def test_paths_begin_at_the_file(here: Path) -> None:
     (here / "sub").mkdir()
     (here / "sub/edge.toml").write_text('[mqtt]\nca_file = "ca.pem"\n[node]\nstate_dir = "/s"')
@@ -222,7 +227,10 @@ def test_paths_begin_at_the_file(here: Path) -> None:
     ("text", "place", "why"),
     [
         ("a = ", "", "is not TOML: invalid value"),
+        ("a = " + "1" * 5000, "", "is not TOML: exceeds the limit"),
+        ("a = " + "[" * 5000, "", "is not TOML: maximum recursion depth"),
         ("nod = 1", "nod", 'did you mean "node"?'),
+        ('mqtt = "mqtt://u:s3cret@b"', "mqtt", "must be a table, not a string"),
         ("spin_manifest_version = 2", "", "edge check edge.toml"),
         ("node = 1", "node", "must be a table"),
         ('node.name = "a b"', "node.name", "is not a name"),
@@ -510,6 +518,18 @@ def test_certificates_and_keys_are_what_they_should_be(pem: Path) -> None:
     said = mistake('mqtt.ca_file = "text"', check=True)
     assert said == f"mqtt.ca_file: {pem}/text: holds no certificate in PEM"
     assert mistake('mqtt.ca_file = "."', check=True) == f"mqtt.ca_file: {pem}: is not a file"
+
+
+def test_secrets_that_everybody_may_read_are_noted(pem: Path) -> None:
+    text = TLS.format("one.pem", "one.key") + '\nmqtt = { password_file = "two.key" }'
+    assert read(text, check=True)[1] == ()
+    for name in ("one.key", "two.key"):
+        (pem / name).chmod(0o644)
+    assert read(text, check=True)[1] == (
+        f"{HERE}http.tls_key: {pem}/one.key: everybody here may read it",
+        f"{HERE}mqtt.password_file: {pem}/two.key: everybody here may read it",
+    )
+    assert read(text)[1] == (), "files are not looked at before a node needs them"
 
 
 def test_keys_of_signatures_are_public_ones(pem: Path) -> None:

@@ -6,7 +6,6 @@ those of the dataclasses in `edge.config`.
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -19,6 +18,7 @@ from edge.errors import ConfigError
 from edge.node.configuration import sections
 from edge.node.configuration.applications import application, registry, registry_name
 from edge.node.configuration.files import Files
+from edge.platform.credentials import credentials_directory
 from edge.platform.files import unreadable
 from edge.registry.reference import Reference
 from edge.registry.sync.registries import configured
@@ -35,7 +35,7 @@ def read(path: Path, *, check: bool = False) -> tuple[config.Daemon, tuple[str, 
     `check`: also opens the files that it names. Raises one ConfigError: a line for each mistake.
     """
     try:
-        text, mode = path.read_text(), path.stat().st_mode
+        text, mode = path.read_text("utf-8-sig"), path.stat().st_mode
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {unreadable(error)}") from error
     where = Where(str(path), mistakes=[])
@@ -51,7 +51,7 @@ def read(path: Path, *, check: bool = False) -> tuple[config.Daemon, tuple[str, 
 def _document(text: str, where: Where) -> dict[str, Any]:
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also numbers and depths beyond Python's
         message = str(error)
         raise where.error(f"is not TOML: {message[:1].lower()}{message[1:]}") from None
     if "spin_manifest_version" in document:
@@ -72,7 +72,7 @@ def together(mistakes: Iterable[ConfigError]) -> ConfigError:
 def _daemon(document: object, where: Where, files: Files) -> config.Daemon:
     with Table(document, where) as table:
         node = table.get("node", sections.node(files), config.Node())
-        files.credentials = node.credentials_dir or _credentials()
+        files.credentials = node.credentials_dir or credentials_directory()
         found: dict[str, Any] = {
             "http": table.optional("http", sections.http(files)),
             "mqtt": table.optional("mqtt", sections.mqtt(files)),
@@ -111,11 +111,6 @@ _KEYS = "name the public keys that count, as `edge sign --generate-key` makes th
 def _signed(document: str, registries: Iterable[config.Registry]) -> bool:
     best = configured(registries, Reference.parse(document))
     return best is not None and best.signatures == "required"
-
-
-def _credentials() -> Path | None:
-    directory = os.environ.get("CREDENTIALS_DIRECTORY")
-    return Path(directory) if directory else None
 
 
 def _applications(files: Files) -> Reader[tuple[config.ApplicationEntry, ...]]:

@@ -42,6 +42,12 @@ class Files:
             readable(path, where)
         return path
 
+    def private(self, value: object, where: Where) -> Path:
+        """A file that nobody else should read."""
+        path = self.file(value, where)
+        self._unshared(path, where)
+        return path
+
     def application(self, value: object, where: Where) -> Path:
         """A directory with a spin.toml, a spin.toml, or a Wasm file."""
         path = self.path(value, where)
@@ -54,7 +60,7 @@ class Files:
         path = self.path(value, where)
         name = string(value, where)
         if "/" in name:
-            return self.file(value, where)
+            return self.private(value, where)
         if self.credentials is not None and exists(self.credentials / name):
             path = self.credentials / name
         elif self.check and self.credentials is None and not exists(path):
@@ -62,7 +68,12 @@ class Files:
             return path
         if self.check:
             readable(path, where)
+        self._unshared(path, where)
         return path
+
+    def _unshared(self, path: Path, where: Where) -> None:
+        if self.check and path.stat().st_mode & 0o004:
+            self.note(where, f"{path}: everybody here may read it")
 
     def credential(self, value: object, where: Where) -> str:
         """The name of a credential."""

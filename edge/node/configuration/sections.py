@@ -73,7 +73,7 @@ def http(files: Files) -> Reader[config.Http]:
     readers: Readers = {
         "listen": addresses,
         "tls_certificate": files.file,
-        "tls_key": files.file,
+        "tls_key": files.private,
         "limits": section(config.HttpSettings, _HTTP_LIMITS, as_it_is),
     }
 
@@ -118,7 +118,7 @@ def mqtt(files: Files) -> Reader[config.Mqtt]:
         "password_file": files.secret_file,
         "ca_file": files.authority,
         "certificate_file": files.file,
-        "key_file": files.file,
+        "key_file": files.private,
         "client_id": string,
         "protocol": choice("5", "3.1.1"),
         "keepalive": whole_seconds(5, 65_535),
@@ -197,7 +197,7 @@ def _mirror(table: Table, found: dict[str, Any]) -> None:
 
 
 def _loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or bool(re.fullmatch(r"127(\.[0-9]{1,3}){3}", host))
+    return host.lower() in ("localhost", "::1") or bool(re.fullmatch(r"127(\.[0-9]{1,3}){3}", host))
 
 
 def limits(value: object, where: Where) -> dict[str, Any]:
