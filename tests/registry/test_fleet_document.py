@@ -465,10 +465,10 @@ def test_all_mistakes_are_told_at_once_each_once(tmp_path: Path) -> None:
     text = TOML.replace("fleet =", "flet =").replace('"32MiB"', "3").replace("canary = 10", "x = 1")
     with pytest.raises(ConfigError) as caught:
         draft(tmp_path / "fleet.toml", f"generation = 0\n{text}")
-    found = [
-        line.removeprefix(f"{tmp_path}/fleet.toml: ") for line in caught.value.args[0].split("\n")
-    ]
-    assert sorted(found) == [
+    prefix = f"{tmp_path}/fleet.toml: "
+    lines = sorted(line.removeprefix(prefix) for line in caught.value.args[0].split("\n"))
+    assert lines[0].endswith(' (write "3B")')
+    assert [line.partition(" (")[0] for line in lines] == [
         'application[0].component.web.memory: must be a size like "64MiB", not 3',
         "application[0].rollout.x: unknown key",
         "flet: unknown key",
