@@ -31,6 +31,7 @@ __all__ = [
     "raw_table",
     "show",
     "string",
+    "together",
 ]
 
 T = TypeVar("T")
@@ -68,6 +69,16 @@ class Where:
 
 
 Reader = Callable[[object, Where], T]
+
+
+def together(mistakes: Iterable[ConfigError]) -> ConfigError:
+    """One error for all: a line for each; of several the hints are in the lines."""
+    several = list(mistakes)
+    if len(several) == 1:
+        return several[0]
+    hints = [f" ({mistake.hint})" if mistake.hint else "" for mistake in several]
+    lines = [mistake.message + hint for mistake, hint in zip(several, hints, strict=True)]
+    return ConfigError("\n".join(lines))
 
 
 def show(value: object) -> str:

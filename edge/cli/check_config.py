@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge import config
-from edge.application.fields import Where
+from edge.application.fields import Where, together
 from edge.application.overrides import overridden
 from edge.application.routes import Route, Router
 from edge.errors import ConfigError, EdgeError
@@ -67,7 +67,7 @@ async def _applications(daemon: config.Daemon, path: Path, examine: Examine) -> 
                 where = Where(str(path)).key("application").item(index)
                 mistakes.append(where.error(error.message, error.hint))
     if mistakes:
-        raise configuration.together(mistakes)
+        raise together(mistakes)
     return notes
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge import config
-from edge.application.fields import Reader, Table, Where, items, mapping
+from edge.application.fields import Reader, Table, Where, items, mapping, together
 from edge.errors import ConfigError
 from edge.node.configuration import sections
 from edge.node.configuration.applications import application, registry, registry_name
@@ -23,7 +23,7 @@ from edge.platform.files import unreadable
 from edge.registry.reference import Reference
 from edge.registry.sync.registries import configured
 
-__all__ = ["PATH", "Changes", "diff", "read", "together"]
+__all__ = ["PATH", "Changes", "diff", "read"]
 
 # Where it is looked for when nobody says where.
 PATH = Path("/etc/edge/edge.toml")
@@ -57,16 +57,6 @@ def _document(text: str, where: Where) -> dict[str, Any]:
     if "spin_manifest_version" in document:
         raise where.error("is the manifest of an application", f"edge check {where.file}")
     return document
-
-
-def together(mistakes: Iterable[ConfigError]) -> ConfigError:
-    """One error for all: a line for each; of several the hints are in the lines."""
-    several = list(mistakes)
-    if len(several) == 1:
-        return several[0]
-    hints = [f" ({mistake.hint})" if mistake.hint else "" for mistake in several]
-    lines = [mistake.message + hint for mistake, hint in zip(several, hints, strict=True)]
-    return ConfigError("\n".join(lines))
 
 
 def _daemon(document: object, where: Where, files: Files) -> config.Daemon:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from edge.application.fields import Table, Where, check, integer
+from edge.application.fields import Table, Where, check, integer, together
 from edge.application.mounts import application_name
 from edge.application.quantities import seconds
 from edge.errors import ConfigError
@@ -58,7 +58,7 @@ def load(path: Path, now: float) -> Draft:
     except ConfigError as error:
         mistakes.append(error)
     if mistakes:
-        raise _together(mistakes)
+        raise together(mistakes)
     return draft
 
 
@@ -102,14 +102,6 @@ async def pinned(document: Document, resolve: Callable[[Reference], Awaitable[Di
         return replace(target, entry=replace(target.entry, reference=found[text]))
 
     return replace(document, targets=tuple([await pin(target) for target in document.targets]))
-
-
-def _together(mistakes: list[ConfigError]) -> ConfigError:
-    if len(mistakes) == 1:
-        return mistakes[0]
-    hints = [f" ({mistake.hint})" if mistake.hint else "" for mistake in mistakes]
-    lines = [mistake.message + hint for mistake, hint in zip(mistakes, hints, strict=True)]
-    return ConfigError("\n".join(lines))
 
 
 def _draft(value: object, where: Where, now: float) -> Draft:
