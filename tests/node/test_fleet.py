@@ -9,10 +9,11 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
-from node_lab import Node, node, start
+from node_lab import Node, application, configured, node, start
 from registry_lab import docker_registry
 
 from edge.cli import main
+from edge.node import restore
 
 Guest = Callable[[str], Path]
 Push = Callable[[str, str], None]
@@ -188,6 +189,55 @@ def test_a_node_is_made_again_from_its_backup(registry: str, versions: str, tmp_
     with node(tmp_path) as running:
         assert served(running) == ["one"]
         assert set(running.apps()) == {"thermo"}
+
+
+def test_a_node_ends_the_restore_that_was_interrupted(
+    guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "app"
+    folder.mkdir()
+    (folder / "spin.toml").write_text(
+        'spin_manifest_version = 2\n[application]\nname = "thermo"\n'
+        '[[trigger.http]]\nroute = "/one"\ncomponent = "guest"\n'
+        f'[component.guest]\nsource = "{guest("hello")}"\n'
+    )
+    config = configured(tmp_path, application("thermo", folder))
+    (tmp_path / "state").mkdir()
+    edge("backup", tmp_path / "node.tar", "--config", config)
+
+    class Cut(BaseException):
+        """The power, when everything was verified and nothing was in its place."""
+
+    def cut(_: Path) -> bool:
+        raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(restore, "finish", lambda p: (p / "restore").exists() and cut(p))
+        with pytest.raises(Cut):
+            edge("restore", tmp_path / "node.tar", "--config", config)
+    assert "a restore was interrupted" in edge("backup", tmp_path / "b", "--config", config, code=1)
+    with node(tmp_path) as running:  # its edge.toml names no application
+        assert served(running) == ["one"]
+        assert "the restore that was interrupted is complete" in running.text
+    assert not (tmp_path / "state" / "restore").exists()
+
+
+def test_what_a_lost_document_wanted_goes_on(
+    versions: str, registry: str, key: Path, tmp_path: Path
+) -> None:
+    reference = f"{registry}/fleet/lost:stable"
+    toml = document(tmp_path / "fleet.toml", entry(f"{versions}:1"))
+    edge("fleet", "push", toml, reference, "--key", key)
+    with node(tmp_path, following(reference)) as running:
+        running.until(lambda: served(running) == ["one"])
+    (tmp_path / "state" / "fleet.json").write_text("damaged")
+    document(toml, entry(f"{versions}:2"))
+    edge("fleet", "push", toml, reference)  # not signed: nothing takes the place of what was lost
+    with node(tmp_path, following(reference)) as running:
+        assert served(running) == ["one"]
+        running.until(lambda: "going on with what is here" in running.text)
+        assert served(running) == ["one"]
+        assert "fleet.json.damaged-1" in running.text
 
 
 def test_two_nodes_do_not_share_a_state_directory(tmp_path: Path) -> None:
