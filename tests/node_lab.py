@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import os
 import signal
@@ -12,15 +13,31 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from edge.cli import main
 
 EDGE = str(Path(sys.executable).parent / "edge")
 
 # A machine that is busy with other tests needs its time.
 PATIENCE = 60.0
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_edge(*arguments: str | Path) -> Done:
+    """`edge …` within this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main([str(argument) for argument in arguments])
+    return Done(code, out.getvalue(), err.getvalue())
 
 
 @dataclass(slots=True)
@@ -50,13 +67,9 @@ class Node:
         finally:
             connection.close()
 
-    def edge(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        """A verb that asks this node."""
-        command = [EDGE, *map(str, arguments)]
-        environ = {**os.environ, "EDGE_SOCKET": str(self.socket)}
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=environ
-        )
+    def edge(self, *arguments: str | Path) -> Done:
+        """A verb that asks this node, within this process: that takes a tenth of the time."""
+        return run_edge(*arguments, "--socket", self.socket)
 
     def tell(self, *arguments: str | Path) -> str:
         """… which must succeed; what it prints."""
