@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -440,9 +441,21 @@ async def test_a_disk_that_does_not_take_the_state_leaves_what_there_was(
             patch.setattr("edge.registry.fleetdoc.state.write_file", full)
             with pytest.raises(EdgeError, match="no room"):
                 await follower.poll()
+            assert "no room" in follower.notes[0]
         assert runs(follower) == V1
         assert await follower.poll()
         assert runs(follower) == V2
+
+
+async def test_whoever_looks_at_the_same_time_waits(
+    registry: str, tmp_path: Path, clock: Clock
+) -> None:
+    reference = Reference.parse(f"{registry}/fleet/both:stable")
+    await push(reference, document(1))
+    async with following(reference, tmp_path, clock) as follower:
+        async with asyncio.TaskGroup() as group:
+            looks = [group.create_task(follower.poll()) for _ in range(3)]
+        assert [look.result() for look in looks] == [True, False, False]
 
 
 async def test_ten_thousand_applications_are_followed(

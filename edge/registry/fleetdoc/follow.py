@@ -60,7 +60,7 @@ class FollowerStatus:
 class Follower:
     """One document for one node. `now`: trusted time; `soak`: how long new versions are watched.
 
-    All of it on the event loop, one call of `poll` at a time.
+    All of it on the event loop.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class Follower:
         self._path = node.state_dir / "fleet.json"
         self._state: State | None = None
         self._reason: str | None = None
+        self._looking = asyncio.Lock()
         self._verified = False  # by the keys of this run
         self._unsaved = False
         self._cached: Now | None = None  # until its next change
@@ -119,16 +120,17 @@ class Follower:
         Raises PullError when the registry does not deliver, BundleError when what it has must not
         be taken up. In both cases what the node has stays.
         """
-        try:
-            found = await self._fetch()
-        except EdgeError as error:
-            self._reason = error.message
-            raise
-        changed = found is not None and await self._take(found)
-        if self._unsaved and self._state:
-            await self._save(self._state)
-        self._verified, self._reason = True, None
-        return changed
+        async with self._looking:
+            try:
+                found = await self._fetch()
+                changed = found is not None and await self._take(found)
+                if self._unsaved and self._state:
+                    await self._save(self._state)
+            except EdgeError as error:
+                self._reason = error.message
+                raise
+            self._verified, self._reason = True, None
+            return changed
 
     @property
     def wanted(self) -> tuple[Wanted, ...]:
