@@ -34,10 +34,11 @@ class Done(NamedTuple):
 
 def run_edge(*arguments: str | Path) -> Done:
     """`edge …` within this process."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err = io.TextIOWrapper(io.BytesIO(), write_through=True), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         code = main([str(argument) for argument in arguments])
-    return Done(code, out.getvalue(), err.getvalue())
+    out.seek(0)
+    return Done(code, out.read(), err.getvalue())
 
 
 @dataclass(slots=True)

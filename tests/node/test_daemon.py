@@ -163,9 +163,9 @@ def test_a_reload_changes_what_the_file_changes(make: Make, tmp_path: Path) -> N
         assert running.get("/a")[0] == 200
         configured(tmp_path, application("b", b, "/b"))
         running.hangup()
-        running.until(lambda: set(running.apps()) == {"b"})
-        assert running.get("/a")[0] == 404
-        assert running.get("/b/204")[0] == 204
+        running.until(lambda: running.get("/b/204")[0] == 204)
+        running.until(lambda: running.get("/a")[0] == 404)
+        assert set(running.apps()) == {"b"}
 
 
 def test_a_bad_file_keeps_what_runs(make: Make, tmp_path: Path) -> None:
@@ -265,9 +265,7 @@ def test_a_boot_in_1970_without_a_network_serves_what_it_had(
     ) as running:
         app = running.apps()["a"]
         assert (app["digest"], app["state"]) == (digest, "live")
-        assert "GET" not in running.text
-        answer = running.tell("invoke", "a")
-        assert answer
+        assert running.tell("invoke", "a").startswith("hello /")
         running.until(lambda: running.apps()["a"]["reason"])
         assert running.apps()["a"]["digest"] == digest
 
