@@ -7,28 +7,15 @@
 PYTHON ?= $(shell /usr/bin/python3 -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14)' \
 	2>/dev/null && echo /usr/bin/python3 || echo python3)
 VENV   ?= .venv
-APP    ?= examples/thermostat
+APP    ?=
 ARGS   ?=
 BIN    := $(VENV)/bin
 
 .PHONY: run test lint format bench soak guests test-arm64 clean
 
+# The whole way on this machine: builds, pushes to a node's own registry, deploys, serves.
 run: $(VENV)/.stamp
-ifeq ($(APP),examples/thermostat)
-	@echo "In a second terminal, once it serves:"
-	@echo
-	@echo "  mosquitto_sub -v -t 'alerts/#' &"
-	@echo "  mosquitto_pub -q 1 -t sensors/kitchen/temperature -m 31.5"
-	@echo "  mosquitto_pub -q 1 -t sensors/kitchen/temperature -m 19"
-	@echo "  curl http://127.0.0.1:3000/"
-	@echo
-	@echo "Without the Debian package mosquitto-clients:"
-	@echo
-	@echo "  $(BIN)/amqtt_sub --url mqtt://127.0.0.1 -t 'alerts/#' 2>/dev/null &"
-	@echo "  $(BIN)/amqtt_pub --url mqtt://127.0.0.1 -t sensors/kitchen/temperature -m 31.5"
-	@echo
-endif
-	$(BIN)/edge up $(APP) --mqtt embedded $(ARGS)
+	@$(BIN)/python examples/run.py $(APP) $(ARGS)
 
 test: $(VENV)/.stamp guests
 	@.ci/packages test

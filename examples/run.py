@@ -32,23 +32,28 @@ APPLICATIONS = ("hello", "thermostat", "request-response", "timer", "python")
 # Seconds. A checkout writes sources and what was built of them in any order.
 CHECKOUT = 60
 
-TRY = """
-In a second terminal:
+HINT = """
+In a second terminal, here:
 
   export EDGE_SOCKET={socket}
   {bin}/edge apps
-  {curl}
+{tries}
 """
-TRY_THERMOSTAT = """\
-  mosquitto_sub -v -t 'alerts/#' &
+URL = "http://127.0.0.1:3000"
+# What is worth a try of an application; of others, a request.
+TRIES = {
+    "hello": f"curl {URL}/hello/world",
+    "request-response": f"curl --data 100 {URL}/request-response",
+    "thermostat": f"""\
+mosquitto_sub -v -t 'alerts/#' &
   mosquitto_pub -q 1 -t sensors/kitchen/temperature -m 31.5
-  mosquitto_pub -q 1 -t sensors/kitchen/temperature -m 19
+  curl {URL}/thermostat
 
 Without the Debian package mosquitto-clients:
 
-  {bin}/amqtt_sub --url mqtt://127.0.0.1 -t 'alerts/#' 2>/dev/null &
-  {bin}/amqtt_pub --url mqtt://127.0.0.1 -t sensors/kitchen/temperature -m 31.5
-"""
+  {{bin}}/amqtt_sub --url mqtt://127.0.0.1 -t 'alerts/#' 2>/dev/null &
+  {{bin}}/amqtt_pub --url mqtt://127.0.0.1 -t sensors/kitchen/temperature -m 31.5""",
+}
 
 
 class Failed(Exception):
@@ -112,11 +117,13 @@ def show(lines: IO[str]) -> None:
 
 @contextmanager
 def node(mqtt: str) -> Iterator[subprocess.Popen[str]]:
-    """A node that listens. Leaving the block waits for its end, which Ctrl-C brings."""
+    """A node that listens; leaving the block ends it. What it says is shown."""
     command = [EDGE, "run", "--config", CONFIG, "--mqtt", mqtt]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    # In a group of its own: Ctrl-C comes to this process, which tells the node once.
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, process_group=0
+    )
     assert process.stdout is not None
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:
         line = ""
         while not line.startswith("listening on "):
@@ -124,21 +131,20 @@ def node(mqtt: str) -> Iterator[subprocess.Popen[str]]:
             if not line:
                 raise Failed("the node did not start")
             say(line.rstrip())
-        reader = threading.Thread(target=show, args=(process.stdout,), daemon=True)
-        reader.start()
+        threading.Thread(target=show, args=(process.stdout,), daemon=True).start()
         yield process
-    except KeyboardInterrupt:  # it was sent to the node as well, which drains
-        pass
-    except BaseException:
-        process.terminate()
-        raise
     finally:
-        while True:
-            try:
-                process.wait()
-                break
-            except KeyboardInterrupt:
-                continue
+        end(process)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """It finishes what is under way; another Ctrl-C ends it at once."""
+    while process.poll() is None:
+        try:
+            process.terminate()
+            process.wait()
+        except KeyboardInterrupt:
+            continue
 
 
 def deploy(application: Path) -> None:
@@ -148,25 +154,24 @@ def deploy(application: Path) -> None:
     say(run(EDGE, "deploy", reference, "--mount", f"/{application.name}").rstrip())
 
 
-def serve(applications: list[Path]) -> int:
-    """Builds and deploys each; one that fails does not stop the others. How many serve."""
-    served = 0
+def serve(applications: list[Path]) -> list[Path]:
+    """Builds and deploys each; one that fails does not stop the others. Those that serve."""
+    served = []
     for application in applications:
         try:
             build(application)
             deploy(application)
-            served += 1
+            served.append(application)
         except Failed as failure:
             complain(f"{application.name}: {failure}")
     return served
 
 
 def explain(applications: list[Path]) -> None:
-    names = [application.name for application in applications]
-    curl = "\n  ".join(f"curl http://127.0.0.1:3000/{name}" for name in names)
-    say(TRY.format(bin=EDGE.parent, socket=SOCKET, curl=curl))
-    if "thermostat" in names:
-        say(TRY_THERMOSTAT.format(bin=EDGE.parent))
+    bin = os.path.relpath(EDGE.parent)
+    names = sorted((a.name for a in applications), key="thermostat".__eq__)  # its text is long
+    tries = [TRIES.get(name, f"curl {URL}/{name}").format(bin=bin) for name in names]
+    say(HINT.format(bin=bin, socket=SOCKET, tries="\n".join(f"  {line}" for line in tries)))
 
 
 def complain(text: str) -> None:
@@ -183,18 +188,22 @@ def main() -> int:
     applications = given or [EXAMPLES / name for name in APPLICATIONS]
     slow = [application for application in applications if not given and not is_built(application)]
     quick = [application for application in applications if application not in slow]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ["EDGE_SOCKET"] = str(SOCKET)
     try:
         with node(options.mqtt) as process:
-            if not serve(quick):
+            served = serve(quick)
+            if not served:
                 raise Failed("nothing serves")
-            explain(quick)
+            explain(served)
             serve(slow)
             say(run(EDGE, "apps").rstrip())
+            return process.wait()
+    except KeyboardInterrupt:
+        return 0
     except Failed as failure:
         complain(str(failure))
         return 1
-    return process.returncode
 
 
 if __name__ == "__main__":
