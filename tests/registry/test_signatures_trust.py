@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,6 +196,12 @@ async def test_a_key_that_is_not_there_is_a_mistake(tmp_path: Path, signatures: 
     node.key.unlink()
     with pytest.raises(ConfigError, match=r"trusted\.pub"):
         await node.check(Digest.of(b"x"))
+
+
+def test_who_checks_no_signature_does_not_load_the_library() -> None:
+    """Seven megabytes, on a board."""
+    script = "import sys, edge.cli, edge.node.daemon; sys.exit('cryptography' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd="/")
 
 
 # Signed once, verified for ever
@@ -511,6 +519,19 @@ async def test_a_signature_copied_from_elsewhere_does_not_count(
 
     _, _, error = await against(tmp_path, prepare, subject)
     assert "was made for another repository: 'registry.example/team/app'" in str(error)
+
+
+async def test_a_registry_that_trickles_is_given_up(
+    tmp_path: Path, subject: Digest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.registry.signatures.trust._SECONDS", 0.2)
+
+    def prepare(registry: Listing, node: Node) -> None:
+        registry.faults["manifests"] = [hangs]
+
+    _, _, error = await against(tmp_path, prepare, subject)
+    assert isinstance(error, PullError)
+    assert "do not arrive in time" in str(error)
 
 
 async def test_many_checks_at_once_keep_all_signatures(tmp_path: Path, host: str) -> None:

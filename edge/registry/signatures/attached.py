@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import replace
 
 from edge.errors import BundleError
@@ -49,6 +49,8 @@ EMPTY = "application/vnd.oci.empty.v1+json"
 MAX_SIGNATURES = 32
 # A signature has hundreds of bytes; a bundle that went through a transparency log some thousands.
 MAX_BLOB = 256 << 10
+# Of one manifest, all blobs together.
+_MAX_TOTAL = 1 << 20
 # Bundles that are kept for one manifest: the newest that counted, and some before it.
 _MAX_KEPT = 4
 
@@ -68,7 +70,7 @@ def referrers_tag(reference: Reference, digest: Digest) -> Reference:
 
 async def of_registry(
     client: RegistryClient, reference: Reference, digest: Digest
-) -> AsyncIterator[Attached | BundleError]:
+) -> AsyncGenerator[Attached | BundleError, None]:
     """What a registry has, one after the other: what is malformed does not hide what follows.
     Raises PullError.
     """
@@ -198,6 +200,8 @@ def _checked(data: bytes, descriptor: Descriptor, name: str) -> Manifest:
         raise BundleError(f"{name}: holds more than {MAX_SIGNATURES} signatures")
     if large := [blob for blob in found.blobs if blob.size > MAX_BLOB]:
         raise BundleError(f"{name}: {large[0].digest}: is too large for a signature")
+    if sum(blob.size for blob in found.blobs) > _MAX_TOTAL:
+        raise BundleError(f"{name}: is too large for signatures")
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ __all__ = ["Trust"]
 
 # Of the reasons why nothing counts, as many are told.
 _MAX_REASONS = 3
+# A registry that answers slowly enough could be listened to for ever.
+_SECONDS = 120.0
 
 
 class Trust:
@@ -83,28 +86,43 @@ async def verify(
     store: ContentStore,
 ) -> None:
     """Returns when one of the keys has signed; otherwise as `Trust.check` for one that must be."""
-    # The library of the keys takes megabytes, which only those pay who check signatures.
-    from edge.registry.signatures import attached, verify
-
     question = await asyncio.to_thread(_question, reference, digest, keys, now)
     reasons = await asyncio.to_thread(_ask_store, store, question)
     if reasons is None:
         return
     if client is not None:
-        reasons = []
-        async for found in attached.of_registry(client, reference, digest):
+        try:
+            async with asyncio.timeout(_SECONDS):
+                reasons = await _ask_registry(client, store, question)
+        except TimeoutError:
+            raise PullError(f"{reference}: its signatures do not arrive in time") from None
+    if reasons is not None:
+        raise _refusal(question, reasons, offline=client is None)
+
+
+async def _ask_registry(
+    client: RegistryClient, store: ContentStore, question: Question
+) -> list[str] | None:
+    """As `objections`, of all that is there; what counts is kept."""
+    from edge.registry.signatures import attached, verify
+
+    reasons: list[str] = []
+    about = question.reference, question.digest
+    async with aclosing(attached.of_registry(client, *about)) as everything:
+        async for found in everything:
             if isinstance(found, BundleError):
-                reasons.append(found.message)
+                reasons.append(verify.line(found.message))
                 continue
             said = await asyncio.to_thread(verify.objections, found, question)
             if said is None:
-                await asyncio.to_thread(attached.keep, store, reference, digest, found)
-                return
+                await asyncio.to_thread(attached.keep, store, *about, found)
+                return None
             reasons += said
-    raise _refusal(question, reasons, offline=client is None)
+    return reasons
 
 
 def _question(reference: Reference, digest: Digest, paths: Sequence[Path], now: float) -> Question:
+    # The library of the keys takes megabytes, which only those pay who check signatures.
     from edge.registry.signatures.keys import load_all
     from edge.registry.signatures.verify import Question
 

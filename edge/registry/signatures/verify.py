@@ -13,7 +13,7 @@ from edge.registry.signatures import attestation, simple
 from edge.registry.signatures.claims import Candidate
 from edge.registry.signatures.keys import PublicKey
 
-__all__ = ["FOREIGN", "Attached", "Question", "objections"]
+__all__ = ["FOREIGN", "Attached", "Question", "line", "objections"]
 
 FOREIGN = "is signed with another key"
 # Reasons come from documents of strangers, too.
@@ -65,7 +65,7 @@ def objections(attached: Attached, question: Question) -> Sequence[str] | None:
             reason = error.message
         if reason is None:
             return None
-        found.append(_line(reason))
+        found.append(line(reason))
     return found
 
 
@@ -76,5 +76,6 @@ def _objection(candidate: Candidate, question: Question) -> str | None:
     return candidate.claim().objection(question.reference, question.digest, question.now)
 
 
-def _line(text: str) -> str:
+def line(text: str) -> str:
+    """A reason as people may see it."""
     return "".join(c if c.isprintable() else "?" for c in text)[:_MAX_REASON]
