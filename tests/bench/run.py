@@ -1,6 +1,7 @@
 """`make bench`: ours and the peers side by side, in interleaved rounds. A table, and bench.json.
 
-    run.py [--rounds 3] [--seconds 3] [--only micro,http,memory,start,mqtt] [--json FILE] [--readme]
+    run.py [--rounds 3] [--seconds 3] [--only micro,http,memory,start,mqtt,density] [--json FILE]
+           [--readme]
 
 Every server runs on core 0, the load comes from core 1. A figure is the median of its rounds; a
 ratio is the median of the ratios of each round, so that a noisy minute hits both sides.
@@ -29,6 +30,7 @@ ROOT = HERE.parent.parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "guests")]
 
 import build  # noqa: E402
+import density  # noqa: E402
 import mqtt  # noqa: E402
 from load import Result, load  # noqa: E402
 from servers import Server, aiohttp_bare, edge, wasmtime_serve  # noqa: E402
@@ -181,6 +183,13 @@ class Bench:
         for row, unit, figures in mqtt.rows(self.rounds, self.seconds):
             self.add(row, unit, figures)
 
+    # --- thousands of applications ----------------------------------------------------------------
+
+    def density(self) -> None:
+        """A node with 100, 1,000 and 10,000 applications that nobody asks."""
+        for row, unit, figures in density.rows(guest("hello"), self.rounds):
+            self.add(row, unit, figures)
+
     # --- in one process -------------------------------------------------------------------------
 
     def micro(self) -> None:
@@ -259,13 +268,16 @@ def shown(figure: float) -> str:
 def tables(rows: list[dict[str, Any]]) -> str:
     """Markdown, as it goes into the README: a table for each kind of peer."""
     messages = [row for row in rows if "aiomqtt" in row["median"]]
-    others = [row for row in rows if "aiomqtt" not in row["median"]]
+    dense = [row for row in rows if " applications: " in row["row"]]
+    others = [row for row in rows if row not in messages and row not in dense]
     parts = []
     if others:
         parts.append(table(others, ("edge", "wasmtime serve"), ("aiohttp",)))
     if messages:
         beside = ("edge, Spin's handler", "aiomqtt, early", "paho")
         parts.append(table(messages, ("edge", "aiomqtt"), beside))
+    if dense:
+        parts.append(table(dense, ("edge", "import alone"), ()))
     return "\n\n".join(parts)
 
 
@@ -306,7 +318,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=3)
-    parser.add_argument("--only", default="micro,http,memory,start,mqtt")
+    parser.add_argument("--only", default="micro,http,memory,start,mqtt,density")
     parser.add_argument("--json", type=Path, default=ROOT / "bench.json")
     parser.add_argument("--readme", action="store_true", help="put the table into README.md")
     options = parser.parse_args()

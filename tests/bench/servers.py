@@ -49,8 +49,10 @@ class Server:
 
 
 @contextmanager
-def running(command: list[str], port: int, path: str, cores: str = CORE) -> Iterator[Server]:
-    """Starts a server and waits for an answer to GET `path`."""
+def running(
+    command: list[str], port: int, path: str, cores: str = CORE, seconds: int = START_SECONDS
+) -> Iterator[Server]:
+    """Starts a server and waits, at most so many seconds, for an answer to GET `path`."""
     log = Path(os.devnull).open("wb") if not os.environ.get("BENCH_LOG") else None  # noqa: SIM115
     start = time.monotonic()
     process = subprocess.Popen(
@@ -58,7 +60,7 @@ def running(command: list[str], port: int, path: str, cores: str = CORE) -> Iter
     )
     server = Server(process, port)
     try:
-        _first_answer(server, path)
+        _first_answer(server, path, seconds)
         server.started = time.monotonic() - start
         yield server
     finally:
@@ -149,8 +151,8 @@ def clear(folder: Path) -> None:
     folder.mkdir()
 
 
-def _first_answer(server: Server, path: str) -> None:
-    deadline = time.monotonic() + START_SECONDS
+def _first_answer(server: Server, path: str, seconds: int) -> None:
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
             raise RuntimeError(f"{server.process.args}: exit {server.process.returncode}")
@@ -162,7 +164,7 @@ def _first_answer(server: Server, path: str) -> None:
             raise RuntimeError(f"{server.process.args}: answers {error.code}") from error
         except OSError:
             time.sleep(0.002)  # not listening yet
-    raise RuntimeError(f"{server.process.args}: no answer within {START_SECONDS} s")
+    raise RuntimeError(f"{server.process.args}: no answer within {seconds} s")
 
 
 def _family(pid: int) -> Iterator[int]:
