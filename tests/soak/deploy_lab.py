@@ -26,8 +26,10 @@ from mmap import mmap
 from pathlib import Path
 from typing import Any
 
+from deploy_forks import Forked, Nursery
 from soak_lab import FULL
 
+from edge.errors import EdgeError
 from edge.node.client import NodeClient
 from edge.registry import bundle, local, transfer
 from edge.registry.client import RegistryClient
@@ -140,8 +142,9 @@ class Board:
     folder: Path
     config: str = ""
     environ: Mapping[str, str] = field(default_factory=dict)
+    nursery: Nursery | None = None  # which has an environment of its own
     state: Path = field(init=False)
-    process: subprocess.Popen[str] | None = None
+    process: subprocess.Popen[str] | Forked | None = None
     url: str = ""
 
     def __post_init__(self) -> None:
@@ -149,13 +152,24 @@ class Board:
         self.state = self.folder / "state"
         (self.folder / "edge.toml").write_text(f'{self.config}\n[mirror]\nlisten = ""\n')
 
+    def __enter__(self) -> Board:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """It does not outlive its test, however that ends."""
+        if self.process is not None:
+            self.kill()
+
     def launch(self) -> None:
         """Begins to start it."""
-        command = [EDGE, "run", "--config", "edge.toml", "--listen", "127.0.0.1:0"]
-        command += ["--state-dir", str(self.state), "--socket", "api"]
+        options = ["run", "--config", "edge.toml", "--listen", "127.0.0.1:0"]
+        options += ["--state-dir", str(self.state), "--socket", "api"]
+        if self.nursery is not None:
+            self.process = self.nursery.launch(self.folder, options)
+            return
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(
-                command,
+                [EDGE, *options],
                 cwd=self.folder,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -191,7 +205,8 @@ class Board:
     def stop(self) -> int:
         """As an operator would; its exit code."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
         return self.wait()
 
     @property
@@ -233,6 +248,16 @@ class Board:
             self.edge("deploy", reference)
         else:
             self.ask("/v1/deploy", reference=reference)
+
+    def refuses(self, reference: str) -> str:
+        """Deploys what cannot go live; why it did not."""
+        if FULL:
+            return self.edge("deploy", reference, code=1)
+        try:
+            self.ask("/v1/deploy", reference=reference)
+        except EdgeError as error:
+            return error.message
+        raise AssertionError(f"{reference} went live")
 
     def sync(self) -> None:
         if FULL:
@@ -280,17 +305,14 @@ class Board:
 @contextmanager
 def board(folder: Path, config: str = "", **environ: str) -> Iterator[Board]:
     """One that runs. It must end well."""
-    found = Board(folder, config, environ)
-    found.start()
-    try:
-        yield found
-    except BaseException:
-        sys.stderr.write(found.log[-4000:])
-        raise
-    finally:
-        if found.process is not None:
-            code = found.stop()
-            assert code == 0, (code, found.log[-4000:])
+    with Board(folder, config, environ) as found:
+        found.start()
+        try:
+            yield found
+        except BaseException:
+            sys.stderr.write(found.log[-4000:])
+            raise
+        assert found.stop() == 0, found.log[-4000:]
     assert "Traceback" not in found.log, found.log
 
 
@@ -392,6 +414,12 @@ class Misfortune:
     def steps(self, begun_at: int) -> int:
         """Changes of the disk since `kill_at(begun_at)`."""
         return begun_at - self._get(1)
+
+    def quiet(self, seconds: float = 0.2) -> None:
+        """Returns when nothing has changed the disk for so long."""
+        last = None
+        while last != (last := self._get(1)):
+            time.sleep(seconds)
 
     def spare(self) -> None:
         self._put(0, 0)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deploy_lab import CLIENTS, Board, Publisher, board, load
+from deploy_lab import CLIENTS, Publisher, board, load
 from registry_lab import docker_registry
 from soak_lab import Guest, MiB, memory, say, sized
 
@@ -110,7 +110,8 @@ def test_a_version_that_falls_ill_goes_and_one_that_is_ill_never_comes(
                 assert node.get("/spoil") == (200, f"fades-{number}")
                 node.until(lambda: node.app()["state"] == "rolled back")
                 assert "health: " in node.app()["reason"]
-                refused(node, publisher, f"sick-{number}", "sick")
+                bad = publisher.push("live", f"sick-{number}", "sick")
+                assert "answers GET /healthz with 503" in node.refuses(bad)
                 assert node.app()["digest"] == good
                 assert node.get() == (200, "good")
         say(
@@ -122,9 +123,3 @@ def test_a_version_that_falls_ill_goes_and_one_that_is_ill_never_comes(
         fades = {f"200 fades-{number}" for number in range(ROLLBACKS)}
         assert set(seen.seen) == {"200 good"} | fades
         assert node.litter() == []
-
-
-def refused(node: Board, publisher: Publisher, version: str, fate: str) -> None:
-    reference = publisher.push("live", version, fate)
-    for verb in (("deploy", reference), ("sync", "release")):
-        assert "answers GET /healthz with 503" in node.edge(*verb, code=1)
