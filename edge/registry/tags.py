@@ -62,9 +62,14 @@ class Tags:
 
     def set_all(self, digests: Mapping[str, Digest]) -> None:
         """As `set` for each name, in one step: all of them or none."""
+        blobs = self._directory / "sha256"
         with leased(self._directory), self._changing() as tags:
             for name, digest in digests.items():
-                self._move(tags, name, digest)
+                if not (blobs / digest.hex).exists():
+                    raise BundleError(f"{name}: {digest} is not in {blobs}")
+                history = (digest, *(d for d in tags.get(name, ()) if d != digest))
+                tags[name] = history[:MAX_HISTORY]
+            sync_directory(blobs)
 
     def remove(self, *names: str) -> None:
         """Forgets names and all that they stood for."""
@@ -77,14 +82,6 @@ class Tags:
         with self._changing() as tags:
             tags |= {name: history[: floor + 1] for name, history in tags.items()}
             return dict(tags)
-
-    def _move(self, tags: dict[str, History], name: str, digest: Digest) -> None:
-        blobs = self._directory / "sha256"
-        if not (blobs / digest.hex).exists():
-            raise BundleError(f"{name}: {digest} is not in {blobs}")
-        sync_directory(blobs)
-        history = (digest, *(d for d in tags.get(name, ()) if d != digest))
-        tags[name] = history[:MAX_HISTORY]
 
     @contextmanager
     def _changing(self) -> Iterator[dict[str, History]]:

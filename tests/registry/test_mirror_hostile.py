@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -172,6 +173,27 @@ async def test_it_ends_while_somebody_reads(store: ContentStore) -> None:
         assert await reader.readline()
     async with stack:
         assert len(await rest(reader)) < len(LARGE)
+
+
+async def test_a_disk_that_fails_ends_the_answer(store: ContentStore) -> None:
+    bundle(store, "registry.example/app:1", LARGE)
+    async with running(store) as mirror:
+        target = f"GET /v2/app/blobs/{Digest.of(LARGE)} HTTP/1.1"
+        async with connected(mirror, target, f"Host: {mirror.host}", "") as (reader, _):
+            assert await reader.readline()
+            path = store.path(Digest.of(LARGE))
+            path.chmod(0o644)
+            os.truncate(path, 1000)
+            answer = await rest(reader)
+            assert len(answer) < len(LARGE)
+            assert b"errors" not in answer, "no second answer within the first"
+        assert status(await request(mirror, target.split()[1])) == 404
+        tags = store.directory / "tags.json"
+        tags.unlink()
+        tags.mkdir()
+        answer = await request(mirror, "/v2/_catalog")
+        assert status(answer) == 500
+        assert b"cannot read its disk" in answer
 
 
 # Those who ask for something else

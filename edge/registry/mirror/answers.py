@@ -5,10 +5,10 @@ do not wait for ever for who reads them.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import TypeVar
 
 from aiohttp import web
 
@@ -18,10 +18,11 @@ from edge.registry.mirror.limits import MirrorLimits
 
 __all__ = ["Pace", "Refusal", "refusals", "send"]
 
-# Written at a time; a client may be this far behind.
-_PIECE = 256 << 10
+# Written at a time; it takes less than the silence of a client that is just fast enough.
+_PIECE = 128 << 10
 
-T = TypeVar("T")
+_log = logging.getLogger("edge.registry.mirror")
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -55,6 +56,11 @@ async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse
         return _worded(404, "MANIFEST_UNKNOWN", error).answer()
     except EdgeError as error:
         return _worded(500, "UNSUPPORTED", error).answer()
+    except ConnectionError:
+        raise  # who asked is gone
+    except OSError as error:
+        _log.error("mirror: %s %s: %s", request.method, request.path, error)
+        return Refusal(500, "UNSUPPORTED", "the node cannot read its disk").answer()
 
 
 def _of_http(error: web.HTTPException) -> Refusal:
@@ -98,20 +104,17 @@ async def send(
 ) -> web.StreamResponse:
     """Sends `content_length` bytes of what `read` gives; a client that is too slow is cut off."""
     await response.prepare(request)
-    if request.method == "HEAD":
-        return response
-    left = response.content_length or 0
-    while left:
-        piece = await read(min(left, _PIECE))
-        if not piece:
-            break
-        try:
+    left = 0 if request.method == "HEAD" else response.content_length or 0
+    try:
+        while left and (piece := await read(min(left, _PIECE))):
             async with pace.within():
                 await response.write(piece)
-        except TimeoutError:
-            break
-        pace.moved(len(piece))
-        left -= len(piece)
-    if left and request.transport is not None:
-        request.transport.abort()
+            pace.moved(len(piece))
+            left -= len(piece)
+    except TimeoutError:
+        pass
+    finally:
+        # Whatever came between: another answer would be read as what is left of this one.
+        if left and request.transport is not None:
+            request.transport.abort()
     return response

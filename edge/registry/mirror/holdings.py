@@ -40,6 +40,7 @@ class Repository:
     name: str
     tags: dict[str, Digest] = field(default_factory=dict)
     digests: set[Digest] = field(default_factory=set)  # of tags now and before, and without a tag
+    blobs: dict[Digest, Descriptor] = field(default_factory=dict)  # once they were asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +110,10 @@ class Holdings:
 
     def blob(self, repositories: Iterable[Repository], digest: Digest) -> int | None:
         """The size of a blob that a manifest of theirs names, or that is one."""
-        for manifest in self._manifests(repositories):
-            for blob in (manifest.descriptor, *_blobs(manifest.parsed)):
-                if blob.digest == digest and self._store.has(blob):
-                    return blob.size
+        for repository in repositories:
+            blob = self._blobs(repository).get(digest)
+            if blob is not None and self._store.has(blob):
+                return blob.size
         return None
 
     def referrers(self, repositories: Iterable[Repository], subject: Digest) -> list[Held]:
@@ -123,6 +124,22 @@ class Holdings:
             if manifest.parsed.subject and manifest.parsed.subject.digest == subject
         }
         return [found[digest] for digest in sorted(found) if self.held(digest)]
+
+    def _blobs(self, repository: Repository) -> Mapping[Digest, Descriptor]:
+        """Every blob that its manifests name, and they themselves."""
+        if repository.blobs:
+            return repository.blobs
+        found: dict[Digest, Descriptor] = {}
+        whole = True
+        for manifest in self._walk(repository.digests):
+            if manifest is None:
+                whole = False  # it may come back
+                continue
+            named = manifest.parsed.blobs if isinstance(manifest.parsed, Manifest) else ()
+            found |= {blob.digest: blob for blob in (manifest.descriptor, *named)}
+        if whole:
+            repository.blobs.update(found)
+        return found
 
     def _has(self, manifest: Manifest) -> bool:
         return all(map(self._store.has, manifest.blobs))
@@ -163,10 +180,6 @@ class Holdings:
             found = _grouped(tags)
             self._last = tags, found
         return found
-
-
-def _blobs(parsed: Manifest | Index) -> tuple[Descriptor, ...]:
-    return parsed.blobs if isinstance(parsed, Manifest) else ()
 
 
 def _grouped(tags: Mapping[str, History]) -> Mapping[str, list[Repository]]:
