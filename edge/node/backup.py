@@ -19,7 +19,7 @@ import sqlite3
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -85,14 +85,11 @@ def make(
                 stack.enter_context(store.lease())
             parts = list(_parts(state_dir, config, staging, bundles=bundles))
             about = {
-                "schema": SCHEMA,
-                "edge": version,
                 "node": node,
-                "made": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "edge": version,
                 "state_dir": str(state_dir.absolute()),
                 "config": str(config.absolute()) if config else None,
                 "bundles": bundles,
-                "files": [_part_json(part) for part in parts],
             }
             _write(staging / "tar", about, parts)
             (staging / "tar").replace(target)
@@ -217,8 +214,10 @@ def _part_json(part: _Part) -> dict[str, object]:
     }
 
 
-def _write(target: Path, about: object, parts: Iterable[_Part]) -> None:
-    data = json.dumps(about, indent=1).encode()
+def _write(target: Path, about: Mapping[str, object], parts: Iterable[_Part]) -> None:
+    made = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    files = [_part_json(part) for part in parts]
+    data = json.dumps({"schema": SCHEMA, "made": made, **about, "files": files}, indent=1).encode()
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:

@@ -146,6 +146,47 @@ def test_a_hostile_application_is_refused_with_its_place(
         document.read(written(applications=[THERMO | changes]), "it")
 
 
+FULL = json.dumps(
+    {
+        "schema": 1,
+        "fleet": "site-a",
+        "generation": 7,
+        "expires": "2030-01-31T00:00:00Z",
+        "applications": [
+            THERMO
+            | {
+                "mount": {"path": "/t", "host": "thermo.local"},
+                "variables": {"unit": "C"},
+                "variables_credentials": {"key": "thermo-key"},
+                "component": {"web": {"memory": "32MiB", "trigger": {"x": {"retries": 3}}}},
+                "select": {"names": ["shop-*"], "labels": {"site": ["a"]}},
+                "rollout": {"canary": 10, "nodes": ["pi-lab"], "soak": "10m"},
+            }
+        ],
+    }
+)
+odd = st.sampled_from(
+    ["null", "true", "-1", "1e999", "[]", "{}", '"\\ud800"', '""', '"9999-99-99T00:00:00Z"', "0.5"]
+)
+
+
+@given(st.data())
+@settings(max_examples=500)
+def test_whatever_stands_in_a_document_it_is_read_or_refused(data: st.DataObject) -> None:
+    """Each value may be another, and each byte."""
+    values = list(re.finditer(r'(?<=: )("[^"]*"|\d+)|(?<=\[)"[^"]*"', FULL))
+    found = data.draw(st.sampled_from(values))
+    text = f"{FULL[: found.start()]}{data.draw(odd)}{FULL[found.end() :]}".encode()
+    if data.draw(st.booleans()):
+        at = data.draw(st.integers(0, len(text) - 1))
+        text = text[:at] + data.draw(st.binary(max_size=3)) + text[at + 1 :]
+    try:
+        read = document.read(text, "it")
+    except BundleError:
+        return
+    assert document.read(read.to_bytes(), "it") == read
+
+
 def test_a_document_has_a_limit() -> None:
     with pytest.raises(BundleError, match="has more than"):
         document.read(b" " * (document.MAX_DOCUMENT + 1), "it")
