@@ -73,7 +73,9 @@ class Pool:
         self._closed = False
 
     def worker(self, path: str, open: Callable[[], Handle]) -> Worker:
-        """Who has the file open. Raises Busy when too many are in use."""
+        """Who has the file open. `path`: what for, a space, the path. Raises Busy when too many
+        are in use.
+        """
         worker = self._workers.pop(path, None)
         if worker is None:
             self._make_room()
@@ -126,9 +128,9 @@ class Pool:
     async def forget(self, folder: Path) -> None:
         """Closes the files in it, whatever uses them."""
         ending = set()
-        for path in [path for path in self._workers if Path(path).is_relative_to(folder)]:
-            worker = self._workers[path]
-            self._end(path)
+        for use in [use for use in self._workers if _file(use).is_relative_to(folder)]:
+            worker = self._workers[use]
+            self._end(use)
             worker.abort()
             ending.add(worker.ended)
         if ending:
@@ -231,3 +233,7 @@ def _make_directory(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _file(use: str) -> Path:
+    return Path(use.partition(" ")[2])
