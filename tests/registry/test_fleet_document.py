@@ -134,6 +134,11 @@ WRONG: Mapping[str, tuple[dict[str, Any], str]] = {
     "no soak": ({"rollout": {"canary": 1}}, 'missing key "soak"'),
     "for ever": ({"rollout": {"soak": "9999d"}}, "must be between"),
     "no value": ({"select": {"labels": {"site": []}}}, "names no value"),
+    "an escape": ({"select": {"names": ["\x1b[2J"]}}, "must be the name of a node"),
+    "an escape in a label": (
+        {"select": {"labels": {"a": "\x1b[2J"}}},
+        "characters that can be printed",
+    ),
     "no name": ({"select": {"names": [""]}}, "must be the name of a node"),
 }
 

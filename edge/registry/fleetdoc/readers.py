@@ -76,7 +76,9 @@ def labels(value: object, where: Where) -> Mapping[str, tuple[str, ...]]:
 
 
 def _values(value: object, where: Where) -> tuple[str, ...]:
-    found = (value,) if isinstance(value, str) else items(string)(value, where)
+    if isinstance(value, str):
+        return (check(_text)(value, where),)
+    found = items(check(_text))(value, where)
     if not found:
         raise where.error("names no value, so that it fits no node")
     return found
@@ -88,15 +90,20 @@ def patterns(value: object, where: Where) -> tuple[str, ...]:
 
 def pattern(text: str) -> str:
     """The name of a node, or a part of it and "*"."""
-    if not text or len(text) > _MAX_TEXT:
+    if not _is_text(text):
         raise ValueError(f'must be the name of a node, or one like "shop-*", not {text[:80]!a}')
     return text
 
 
 def _text(text: str) -> str:
-    if not text or len(text) > _MAX_TEXT:
-        raise ValueError(f"must have 1 to {_MAX_TEXT} characters")
+    if not _is_text(text):
+        raise ValueError(f"must have 1 to {_MAX_TEXT} characters that can be printed")
     return text
+
+
+def _is_text(text: str) -> bool:
+    """What people can be shown: it comes from strangers."""
+    return 0 < len(text) <= _MAX_TEXT and text.isprintable()
 
 
 def time(value: object, where: Where) -> datetime:
