@@ -25,6 +25,7 @@ examples:
   edge check --config edge.toml        validate the configuration of a node
   edge push examples/hello REF         put it into a registry; REF like registry.example/hello:1.0
   edge up REF                          run what a registry has
+  edge sign REF --key edge.key         vouch for it: nodes can be told to run nothing else
   edge deploy REF --mount /hello       run it on the node of this machine, and follow its tag
   edge apps                            what that node runs
 """

@@ -511,10 +511,13 @@ def test_keys_that_are_not_there(tmp_path: Path) -> None:
             PublicKey.load(path)
 
 
+# What is in it is no key.
+SEALED = sealed.seal(b"key", b"").decode()
+
+
 def envelope(**changes: object) -> bytes:
     """A sealed key whose JSON was changed."""
-    text = sealed.seal(b"key", b"").decode()
-    document = json.loads(base64.b64decode("".join(text.split("\n")[1:-2])))
+    document = json.loads(base64.b64decode("".join(SEALED.split("\n")[1:-2])))
     for path, value in changes.items():
         place = document
         *parents, last = path.split("__")
