@@ -203,8 +203,7 @@ class Applications:
         old = self._slots.pop(name, None)
         if old is not None:
             self._unwatch(old)
-            if old.before is not None:
-                self._retire(old.before)
+            self._forget_before(old)
         if version is None:
             if old is not None:
                 old.disconnect()
@@ -220,7 +219,7 @@ class Applications:
         slot.connect()
 
     def _forget_before(self, slot: Slot) -> None:
-        """Nobody watches it."""
+        """Where nobody watches there is nothing to return to."""
         if slot.soak is None and slot.before is not None:
             self._retire(slot.before)
             slot.before = None
@@ -247,9 +246,7 @@ class Applications:
         slot.watching = None
         self._unwatch(slot)
         self._place(slot)
-        if slot.before is not None:
-            self._retire(slot.before)
-            slot.before = None
+        self._forget_before(slot)
         passed()
 
     def _failed(

@@ -78,9 +78,9 @@ async def _serve(
 ) -> None:
     notifier = Notifier()
     async with open_daemon(read, settings, notes) as daemon:
+        signals = _Signals()
         for url in daemon.listening:
             say(f"listening on {url}")
-        signals = _Signals()
         notifier.ready(daemon.summary)
         await daemon.work(signals, notifier)
         notifier.stopping()
@@ -346,7 +346,7 @@ def _cancel_on_sigterm() -> None:
 
 def _make_state_dir(path: Path) -> None:
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o750, parents=True, exist_ok=True)
         probe = path / f".{os.getpid()}"
         probe.touch()
         probe.unlink()

@@ -362,6 +362,27 @@ def test_a_conflict_refuses_a_deploy_and_says_with_whom(
         assert running.get("/second/204")[0] == 200, "the first one's /... again"
 
 
+def test_data_stays_when_an_application_goes_unless_it_is_purged(
+    make: Make, registry: str, tmp_path: Path
+) -> None:
+    reference = f"{registry}/store:1"
+    stores = 'key_value_stores = ["default"]\nsqlite_databases = ["default"]\n'
+    push(make("store", "store", more=stores), reference)
+    with node(tmp_path) as running:
+        running.tell("deploy", reference)
+        assert running.get("/set/color/blue")[0] == 200
+        assert running.get("/get/color") == (200, b"blue")
+        running.tell("deploy", reference, "--name", "other", "--mount", "/other")
+        assert running.get("/other/exists/color")[1] != running.get("/exists/color")[1]
+        running.tell("undeploy", "store")
+        running.tell("deploy", reference)
+        assert running.get("/get/color") == (200, b"blue")
+        running.tell("undeploy", "store", "--purge")
+        assert not list((tmp_path / "state" / "kv").glob("store*"))
+        running.tell("deploy", reference)
+        assert running.get("/get/color") != (200, b"blue")
+
+
 # --- events -------------------------------------------------------------------------------------
 
 
