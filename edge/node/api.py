@@ -11,6 +11,7 @@ import base64
 import binascii
 import json
 import logging
+import re
 import socket
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -21,7 +22,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from edge.application.fields import Table, Where, boolean, items, string
+from edge.application.fields import Table, Where, boolean, items, parsed, string
 from edge.application.units import show_size
 from edge.errors import ConfigError, EdgeError
 from edge.node.control import Control
@@ -41,6 +42,11 @@ _ALIVE = 10.0
 _UNREAD = 64
 
 _LINES = "application/x-ndjson"
+
+# RFC 9110: token, field-value; the origin form of a target.
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FIELD = re.compile(r"[\t -~\x80-\xff]*")
+_TARGET = re.compile(r"/[!-~]*")
 
 _log = logging.getLogger("edge.node")
 
@@ -68,7 +74,11 @@ class Api:
             stack.push_async_callback(self._end_jobs)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
-            await web.SockSite(runner, listener).start()
+            site = web.SockSite(runner, listener)
+            await site.start()
+            # No new work, then an end of what is under way, then of who waits for it.
+            stack.push_async_callback(self._end_jobs)
+            stack.push_async_callback(site.stop)
             self._stack = stack.pop_all()
         return self
 
@@ -220,8 +230,8 @@ async def _json(request: web.Request) -> object:
 
 def _read_call(table: Table) -> Call:
     return Call(
-        table.get("method", string, "GET"),
-        table.get("path", string, "/"),
+        table.get("method", parsed(_token), "GET"),
+        table.get("path", parsed(_path), "/"),
         table.get("headers", items(_header), ()),
         table.get("data", _base64, b""),
         table.optional("component", string),
@@ -234,7 +244,25 @@ def _header(value: object, where: Where) -> tuple[str, str]:
     pair = items(string)(value, where)
     if len(pair) != 2:
         raise where.error("must be a name and a value")
-    return pair[0], pair[1]
+    return parsed(_token)(pair[0], where), parsed(_field)(pair[1], where)
+
+
+def _token(text: str) -> str:
+    if not _TOKEN.fullmatch(text):
+        raise ValueError(f"{text[:80]!a} is not a token of HTTP")
+    return text
+
+
+def _field(text: str) -> str:
+    if not _FIELD.fullmatch(text):
+        raise ValueError("holds what no header can: control characters, or none of Latin-1")
+    return text
+
+
+def _path(text: str) -> str:
+    if not _TARGET.fullmatch(text):
+        raise ValueError(f'{text[:80]!a} is not a path like "/x?y=z"')
+    return text
 
 
 def _base64(value: object, where: Where) -> bytes:
@@ -301,6 +329,8 @@ def _unexpected(request: web.Request) -> dict[str, Any]:
 def _told(request: web.Request, what: str) -> None:
     """Whoever changes a node is in its log."""
     connection = request.get_extra_info("socket")
+    if connection is None:  # it is gone already
+        return
     size = struct.calcsize("3i")
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     _pid, uid, _gid = struct.unpack("3i", raw)

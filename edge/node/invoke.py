@@ -129,7 +129,7 @@ def _handler(live: LiveApplication, call: Call) -> Handler:
 
 def _headers(call: Call) -> Iterator[tuple[bytes, bytes]]:
     for name, value in call.headers:
-        yield name.lower().encode("latin-1"), value.encode("latin-1", "replace")
+        yield name.lower().encode("latin-1"), value.encode("latin-1")
     if call.data:
         yield b"content-length", str(len(call.data)).encode()
 
