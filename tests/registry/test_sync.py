@@ -339,6 +339,20 @@ async def test_a_version_that_does_not_load_is_not_compiled_at_each_look(tmp_pat
             await until(lambda: it.host.digest("a") == third)
 
 
+async def test_who_asks_for_a_look_gets_another_try(tmp_path: Path) -> None:
+    async with lab(tmp_path) as it:
+        it.put("one", "1")
+        async with it.node(it.entry("a")) as sync:
+            await sync.wait_idle()
+            second = it.put("two", "1")
+            it.host.broken.add(second)
+            with pytest.raises(EdgeError, match="does not load"):
+                await sync.sync_now("a")
+            it.host.broken.clear()
+            await sync.sync_now("a")
+            assert it.host.digest("a") == second
+
+
 @pytest.mark.parametrize(
     ("kind", "fault", "state", "reason"),
     [

@@ -23,7 +23,7 @@ from edge.registry.sync.registries import Registries
 __all__ = ["Delivery", "Found", "Verify", "registry_of"]
 
 # A registry that says nothing for so long does not answer; it is asked again soon.
-_ANSWER_SECONDS = 30.0
+_ANSWER_SECONDS = 15.0
 # Indexes of which it is known what they choose.
 _REMEMBERED = 1024
 

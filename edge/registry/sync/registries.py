@@ -17,6 +17,10 @@ from edge.registry.reference import Reference
 __all__ = ["Registries", "configured"]
 
 
+# Sync tries again by itself, and says so; what it waits for here, nobody sees.
+_PATIENCE = Patience(total=10.0, attempts=4, longest=5.0)
+
+
 class Registries:
     """Gives a client for each reference, as an async context manager that closes them.
 
@@ -36,7 +40,7 @@ class Registries:
         self._configured = tuple(configured)
         self._docker = docker
         self._credentials = credentials
-        self._patience = patience
+        self._patience = patience or _PATIENCE
         self._note = note
         self._clients: dict[str, RegistryClient] = {}
         self._opened = AsyncExitStack()

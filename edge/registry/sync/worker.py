@@ -68,13 +68,15 @@ class Worker:
     async def attempt(
         self, record: Record, *, retry: bool = False, by_hand: bool = False, network: bool = True
     ) -> None:
-        """As far as it gets. `by_hand`: what is watched, or a registry that does not answer, does
-        not hold it up. `retry`: nor does what failed before.
+        """As far as it gets. `by_hand`: neither what is watched, nor a registry that does not
+        answer, nor what could not be made live before holds it up. `retry`: nor what went back.
         """
         try:
             if record.wanted is None:
                 await uninterrupted(self.remove(record, lambda state: state))
             elif by_hand or not self._is_paused(record, record.wanted):
+                if by_hand:
+                    record.failed = None
                 await self.update(
                     record, record.wanted, retry=retry, by_hand=by_hand, network=network
                 )
