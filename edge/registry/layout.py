@@ -24,7 +24,7 @@ from edge.application.units import show_size
 from edge.errors import BundleError, ConfigError, EdgeError
 from edge.registry.digest import Digest
 from edge.registry.disk import NoRoom
-from edge.registry.layout_archive import Archive
+from edge.registry.layout_archive import MOST_FILES, Archive
 from edge.registry.manifest import (
     MAX_MANIFEST,
     Descriptor,
@@ -132,7 +132,7 @@ def _import(
         raise BundleError(f"{title}: holds no bundle", hint=_HINT)
     if len(index.manifests) > _MOST:
         raise BundleError(f"{title}: holds more than {_MOST} bundles")
-    bundles = _named([_read(layout, e, title) for e in index.manifests], title, name)
+    bundles = _named(_all(layout, index, title), title, name)
     try:
         _keep(layout, bundles, title, store)
     except NoRoom:
@@ -185,8 +185,23 @@ class _Bundle:
     def subject(self) -> Digest | None:
         return self.content.subject.digest if self.content.subject else None
 
+    @property
+    def is_about_another(self) -> bool:
+        return not self.names and self.subject is not None
+
     def __str__(self) -> str:
         return self.names[0][:200] if self.names else str(self.entry.digest)
+
+
+def _all(layout: Layout, index: Index, title: str) -> list[_Bundle]:
+    found: list[_Bundle] = []
+    count = 0
+    for entry in index.manifests:
+        found.append(bundle := _read(layout, entry, title))
+        count += len(bundle.content.layers)
+        if count > MOST_FILES:
+            raise BundleError(f"{title}: its bundles name more than {MOST_FILES} blobs")
+    return found
 
 
 def _read(layout: Layout, entry: Descriptor, title: str) -> _Bundle:
@@ -214,8 +229,8 @@ def _named(
     bundles: Sequence[_Bundle], title: str, name: Reference | None
 ) -> Mapping[Reference, _Bundle]:
     """What to call them. What has no name and is about another one belongs beside that."""
-    about = [b for b in bundles if not b.names and b.subject]
-    named = [b for b in bundles if b not in about]
+    about = [b for b in bundles if b.is_about_another]
+    named = [b for b in bundles if not b.is_about_another]
     if name is not None and (name.tag or name.digest) and len(named) > 1:
         raise ConfigError(
             f"{title}: holds {len(named)} bundles: {', '.join(map(str, named))[:500]}",
@@ -228,9 +243,9 @@ def _named(
             raise BundleError(f"{title}: has two bundles called {reference}")
     homes = {b.manifest.digest: reference for reference, b in found.items()}
     beside = {
-        homes[bundle.subject].at(bundle.manifest.digest): bundle
+        homes[subject].at(bundle.manifest.digest): bundle
         for bundle in about
-        if bundle.subject in homes
+        if (subject := bundle.subject) in homes
     }
     return found | beside
 

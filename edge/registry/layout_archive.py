@@ -12,10 +12,10 @@ from typing import IO, cast
 from edge.application.units import show_size
 from edge.errors import BundleError
 
-__all__ = ["Archive"]
+__all__ = ["MOST_FILES", "Archive"]
 
 # Members: directories, and the blobs of many bundles.
-_MEMBERS = 100_000
+MOST_FILES = 100_000
 # Of one member, with long names and times.
 _HEADERS = 256 << 10
 
@@ -54,8 +54,8 @@ class Archive:
             self._headers.given = 0
             count += 1
             name = member.name.removeprefix("./")
-            if member.size < 0 or count > _MEMBERS:
-                raise BundleError(f"{self._title}: holds more than {_MEMBERS} files, or nonsense")
+            if member.size < 0 or count > MOST_FILES:
+                raise BundleError(f"{self._title}: holds more than {MOST_FILES} files, or nonsense")
             if not member.isreg() or member.issparse():
                 continue
             if name in seen:

@@ -329,6 +329,15 @@ async def test_manifests_that_are_none(
     assert store.tags.all() == {}
 
 
+async def test_a_name_that_is_too_long_with_its_registry(store: ContentStore) -> None:
+    async with pushing(store) as (_, client):
+        await client.upload(b"{}", name := "a" * 250)
+        manifest = Manifest(described(b"{}"), ()).to_bytes()
+        answer = await client.ask("PUT", f"/v2/{name}/manifests/1", manifest)
+        assert (answer.status, answer.code) == (400, "NAME_INVALID")
+    assert store.tags.all() == {}
+
+
 async def test_a_blob_of_another_size_than_the_manifest_says(store: ContentStore) -> None:
     async with pushing(store) as (_, client):
         digest = await client.upload(b"{}")

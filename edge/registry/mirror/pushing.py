@@ -12,7 +12,7 @@ from io import BytesIO
 
 from aiohttp import web
 
-from edge.errors import BundleError
+from edge.errors import BundleError, ConfigError
 from edge.registry.blobs import in_thread
 from edge.registry.digest import Digest
 from edge.registry.manifest import MAX_MANIFEST, Descriptor, Index, Manifest, read
@@ -133,26 +133,30 @@ class Pushing:
         name, target = repository_of(request), request.match_info["reference"]
         data = await _body(request, Pace(self._limits))
         digest = Digest.of(data)
-        reference = Reference(self._registry(), name)
-        if ":" in target:
-            reference = reference.at(digest_of(target))
-        elif is_tag(target):
-            reference = Reference(reference.registry, name, target)
-        else:
-            raise Refusal(400, "MANIFEST_INVALID", f"{target[:200]!a} is neither tag nor digest")
+        reference = self._reference(name, target)
         if reference.digest not in (None, digest):
             raise Refusal(400, "DIGEST_INVALID", f"the manifest's digest is {digest}")
         try:
             found = read(data, str(reference), request.content_type)
         except BundleError as error:
             raise Refusal(400, "MANIFEST_INVALID", error.message) from error
-        await in_thread(self._keep, name, reference, data, found)
+        await in_thread(self._keep, reference, data, found)
         blobs = found.blobs if isinstance(found, Manifest) else found.manifests
         self._pending.named(name, (blob.digest for blob in blobs))
         self._pushed(reference, digest)
         return _put(name, digest, found)
 
-    def _keep(self, name: str, reference: Reference, data: bytes, found: Manifest | Index) -> None:
+    def _reference(self, name: str, target: str) -> Reference:
+        """What is pushed there will be called."""
+        if ":" not in target and not is_tag(target):
+            raise Refusal(400, "MANIFEST_INVALID", f"{target[:200]!a} is neither tag nor digest")
+        at = f"@{digest_of(target)}" if ":" in target else f":{target}"
+        try:
+            return Reference.parse(f"{self._registry()}/{name}{at}")
+        except ConfigError as error:  # too long, together with the registry
+            raise Refusal(400, "NAME_INVALID", error.message) from error
+
+    def _keep(self, reference: Reference, data: bytes, found: Manifest | Index) -> None:
         with self._store.lease():
             for missing in self._missing(found):
                 message = f"the manifest names {missing}, which is not here"
