@@ -2,12 +2,13 @@
 """`make run`: the whole way on one machine. Builds applications, starts a node, pushes them to the
 registry that it is, deploys them; Ctrl-C ends it all. Needs edge beside this Python, nothing else.
 
-    run.py [--mqtt URL] [APPLICATION…]
+    run.py [--mqtt URL] [--config FILE --socket PATH] [APPLICATION…]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import subprocess
@@ -23,7 +24,6 @@ EXAMPLES = Path(__file__).resolve().parent
 ROOT = EXAMPLES.parent
 EDGE = Path(sys.executable).parent / "edge"
 CONFIG = EXAMPLES / "node.toml"
-REGISTRY = "127.0.0.1:7465"
 SOCKET = ROOT / ".edge" / "edge.sock"
 
 # What is quickly there first: it serves while the others are built.
@@ -39,20 +39,19 @@ In a second terminal, here:
   {bin}/edge apps
 {tries}
 """
-URL = "http://127.0.0.1:3000"
 # What is worth a try of an application; of others, a request.
 TRIES = {
-    "hello": f"curl {URL}/hello/world",
-    "request-response": f"curl --data 100 {URL}/request-response",
-    "thermostat": f"""\
+    "hello": "curl {url}/hello/world",
+    "request-response": "curl --data 100 {url}/request-response",
+    "thermostat": """\
 mosquitto_sub -v -t 'alerts/#' &
   mosquitto_pub -q 1 -t sensors/kitchen/temperature -m 31.5
-  curl {URL}/thermostat
+  curl {url}/thermostat
 
 Without the Debian package mosquitto-clients:
 
-  {{bin}}/amqtt_sub --url mqtt://127.0.0.1 -t 'alerts/#' 2>/dev/null &
-  {{bin}}/amqtt_pub --url mqtt://127.0.0.1 -t sensors/kitchen/temperature -m 31.5""",
+  {bin}/amqtt_sub --url mqtt://127.0.0.1 -t 'alerts/#' 2>/dev/null &
+  {bin}/amqtt_pub --url mqtt://127.0.0.1 -t sensors/kitchen/temperature -m 31.5""",
 }
 
 
@@ -116,9 +115,9 @@ def show(lines: IO[str]) -> None:
 
 
 @contextmanager
-def node(mqtt: str) -> Iterator[subprocess.Popen[str]]:
+def node(*options: str | Path) -> Iterator[subprocess.Popen[str]]:
     """A node that listens; leaving the block ends it. What it says is shown."""
-    command = [EDGE, "run", "--config", CONFIG, "--mqtt", mqtt]
+    command = [EDGE, "run", *options]
     # In a group of its own: Ctrl-C comes to this process, which tells the node once.
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, text=True, process_group=0
@@ -147,31 +146,32 @@ def end(process: subprocess.Popen[str]) -> None:
             continue
 
 
-def deploy(application: Path) -> None:
+def deploy(application: Path, registry: str) -> None:
     """Into the node's own registry, and from there onto the node."""
-    reference = f"{REGISTRY}/{application.name}:latest"
+    reference = f"{registry}/{application.name}:latest"
     run(EDGE, "push", application, reference)
     say(run(EDGE, "deploy", reference, "--mount", f"/{application.name}").rstrip())
 
 
-def serve(applications: list[Path]) -> list[Path]:
+def serve(applications: list[Path], registry: str) -> list[Path]:
     """Builds and deploys each; one that fails does not stop the others. Those that serve."""
     served = []
     for application in applications:
         try:
             build(application)
-            deploy(application)
+            deploy(application, registry)
             served.append(application)
         except Failed as failure:
             complain(f"{application.name}: {failure}")
     return served
 
 
-def explain(applications: list[Path]) -> None:
+def explain(applications: list[Path], url: str) -> None:
     bin = os.path.relpath(EDGE.parent)
     names = sorted((a.name for a in applications), key="thermostat".__eq__)  # its text is long
-    tries = [TRIES.get(name, f"curl {URL}/{name}").format(bin=bin) for name in names]
-    say(HINT.format(bin=bin, socket=SOCKET, tries="\n".join(f"  {line}" for line in tries)))
+    tries = [TRIES.get(name, f"curl {url}/{name}").format(bin=bin, url=url) for name in names]
+    socket = os.environ["EDGE_SOCKET"]
+    say(HINT.format(bin=bin, socket=socket, tries="\n".join(f"  {line}" for line in tries)))
 
 
 def complain(text: str) -> None:
@@ -183,20 +183,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Builds applications and serves them.")
     parser.add_argument("application", nargs="*", type=Path)
     parser.add_argument("--mqtt", default="embedded", metavar="URL")
+    parser.add_argument("--config", default=CONFIG, type=Path, metavar="FILE")
+    parser.add_argument("--socket", default=SOCKET, type=Path, metavar="PATH")
     options = parser.parse_args()
     given = [path.resolve() for path in options.application]
     applications = given or [EXAMPLES / name for name in APPLICATIONS]
     slow = [application for application in applications if not given and not is_built(application)]
     quick = [application for application in applications if application not in slow]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    os.environ["EDGE_SOCKET"] = str(SOCKET)
+    os.environ["EDGE_SOCKET"] = str(options.socket)
+    given_options = ("--config", options.config, "--socket", options.socket, "--mqtt", options.mqtt)
     try:
-        with node(options.mqtt) as process:
-            served = serve(quick)
+        with node(*given_options) as process:
+            status = json.loads(run(EDGE, "status", "--json"))
+            registry = status["mirror"][0].removeprefix("http://")
+            served = serve(quick, registry)
             if not served:
                 raise Failed("nothing serves")
-            explain(served)
-            serve(slow)
+            explain(served, status["listening"][0])
+            serve(slow, registry)
             say(run(EDGE, "apps").rstrip())
             return process.wait()
     except KeyboardInterrupt:

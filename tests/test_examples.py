@@ -7,8 +7,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -129,3 +131,35 @@ def test_a_timer_runs_by_itself(serve: Serve, tmp_path: Path) -> None:
             assert text == "0 ticks\n"
             assert time.monotonic() < end
             time.sleep(0.05)
+
+
+def test_make_run_goes_the_whole_way_and_ends_by_one_signal(tmp_path: Path) -> None:
+    socket_path, url = tmp_path / "edge.sock", ""
+    (tmp_path / "node.toml").write_text(
+        '[node]\nstate_dir = "state"\n[http]\nlisten = ["127.0.0.1:0"]\n'
+        '[mirror]\nlisten = "127.0.0.1:0"\naccept_pushes = true\n'
+    )
+    program = [sys.executable, str(EXAMPLES / "run.py"), "--mqtt", "mqtt://127.0.0.1:1"]
+    own = ["--config", str(tmp_path / "node.toml"), "--socket", str(socket_path)]
+    with subprocess.Popen(
+        [*program, *own, str(EXAMPLES / "hello"), str(tmp_path / "nothing")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            listed = ""
+            for line in process.stdout:
+                listed += line
+                url = line.split()[-1] if line.startswith("listening on ") else url
+                if line.split()[:3] == ["hello", "/hello", "live"]:
+                    break
+            assert get(f"{url}/hello/you") == "hello /you", listed
+        finally:
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, errors
+    assert "run: nothing: " in errors
+    assert f"curl {url}/hello/world" in listed
+    assert not socket_path.exists()

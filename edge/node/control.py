@@ -194,7 +194,7 @@ def _app(status: AppStatus) -> dict[str, Any]:
         "name": status.name,
         "mount": {"path": status.mount.path, "host": status.mount.host},
         "state": status.state,
-        "reason": status.reason,
+        "reason": status.reason or None,
         "since": _moment(status.since),
         "source": status.source,
         "reference": status.reference,
