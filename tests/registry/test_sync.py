@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -677,6 +678,58 @@ async def test_a_boot_between_trial_and_proof_begins_with_what_was_good(tmp_path
             assert [p.digest for p in it.host.prepared] == [one]
             await until(lambda: it.host.digest("a") == two)  # no network is needed for that
             assert status(sync, "a").state == "soaking"
+
+
+async def test_a_version_that_ends_the_node_is_given_up(tmp_path: Path) -> None:
+    async with lab(tmp_path) as it:
+        one = it.put("one", "1")
+        async with it.node(it.entry("a")) as sync:
+            await sync.wait_idle()
+            two = it.put("two", "1")
+            await until(lambda: it.host.digest("a") == two)
+        for _ in range(2):  # it ends before the watch does
+            it.host = FakeHost()
+            async with it.node(it.entry("a")):
+                await until(lambda: it.host.digest("a") == two)
+        it.host = FakeHost()
+        async with it.node(it.entry("a")) as sync:
+            await sync.wait_idle()
+            assert it.host.digest("a") == one
+            assert "ended 3 times" in status(sync, "a").reason
+
+
+async def test_what_edge_toml_wants_too_stays_when_it_is_undeployed(tmp_path: Path) -> None:
+    async with lab(tmp_path) as it:
+        one = it.put("one", "1")
+        async with it.node() as sync:
+            await sync.deploy(it.entry("a"))
+            sync.set_file_entries([it.entry("a")])
+            await sync.undeploy("a", purge=True)
+            await sync.wait_idle()
+            assert (it.host.digest("a"), status(sync, "a").source) == (one, "file")
+            assert len(it.host.swaps) == 1
+
+
+async def test_a_disk_that_cannot_be_written_does_not_stop_a_boot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lab(tmp_path) as it:
+        one = it.put("one", "1")
+        entry = it.entry("a")
+        async with it.node(entry) as sync:
+            await sync.wait_idle()
+        it.host = FakeHost()
+
+        def full(path: Path, data: bytes, **_: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("edge.registry.sync.statefile.write_file", full)
+        async with it.node(replace(entry, variables={"k": "v"})) as sync:
+            assert it.host.digest("a") == one
+            assert any("no room for" in note for note in it.notes)
+            with pytest.raises(EdgeError, match="no room for"):
+                await sync.deploy(it.entry("b"))
+            assert it.host.digest("b") is None
 
 
 async def test_nothing_grows_with_the_number_of_versions(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ _SCHEMA = 1
 _PREVIOUS = 1
 # Of one application at a time; they end when its reference moves on to something good.
 _REFUSALS = 8
+# Of a node, while it watches one version: a power cut may be one of them, three are not.
+_BOOTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +63,24 @@ class App:
     trial: Version | None = None
     previous: tuple[Version, ...] = ()
     refused: tuple[Refusal, ...] = ()
+    boots: int = 0  # while `trial` was watched
     fleet: bool = False  # the fleet wanted it last: it stays until the fleet's document says other
 
     def refusal(self, wanted: Identity) -> Refusal | None:
         return next((r for r in self.refused if r.identity == wanted), None)
 
     def tried(self, version: Version) -> App:
-        return replace(self, trial=version)
+        again = self.trial is not None and self.trial.identity == version.identity
+        return replace(self, trial=version, boots=self.boots if again else 0)
+
+    def booted(self, now: float) -> App:
+        """A version that ends the whole node is not tried for ever."""
+        if self.trial is None:
+            return self
+        if self.boots + 1 < _BOOTS:
+            return replace(self, boots=self.boots + 1)
+        reason = f"the node ended {_BOOTS} times while this version was watched"
+        return self.failed(self.trial, reason, now)
 
     def lives(self, version: Version) -> App:
         """It is good; what was before may be returned to, and nothing is refused any more."""
@@ -81,7 +94,7 @@ class App:
         trial = None if self.trial == version else self.trial
         refusal = Refusal(version.identity, reason, now)
         others = tuple(r for r in self.refused if r.identity != version.identity)
-        return replace(self, trial=trial, refused=(refusal, *others)[:_REFUSALS])
+        return replace(self, trial=trial, boots=0, refused=(refusal, *others)[:_REFUSALS])
 
     def went_back(self, version: Version, reason: str, now: float) -> App:
         """By hand: from `live` to an earlier version."""
@@ -103,6 +116,9 @@ class State:
 
     def app(self, name: str) -> App:
         return self.apps.get(name) or App()
+
+    def booted(self, now: float) -> State:
+        return replace(self, apps={name: app.booted(now) for name, app in self.apps.items()})
 
     def change(self, name: str, change: Callable[[App], App]) -> State:
         return replace(self, apps={**self.apps, name: change(self.app(name))})
@@ -139,6 +155,7 @@ def _app_json(app: App) -> dict[str, object]:
         "previous": [_version_json(version) for version in app.previous],
         "refused": [_refusal_json(refusal) for refusal in app.refused],
         "source": "fleet" if app.fleet else None,
+        "boots": app.boots,
     }
     return {key: value for key, value in told.items() if value}
 
@@ -194,6 +211,7 @@ def _app(name: str) -> Reader[App]:
                 table.optional("trial", version),
                 table.get("previous", items(version), ()),
                 table.get("refused", items(_refusal), ()),
+                table.get("boots", integer(0, _BOOTS), 0),
                 table.get("source", string, "") == "fleet",
             )
 

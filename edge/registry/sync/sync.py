@@ -11,7 +11,7 @@ import logging
 import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from types import TracebackType
 
@@ -77,6 +77,7 @@ class Sync:
         self._records: dict[str, Record] = {}
         self._file: tuple[ApplicationEntry, ...] = ()
         self._fleet: tuple[Wanted, ...] | None = None  # None: not known yet
+        self._following = asyncio.Lock()
         self._last_look: float | None = None
         self._collected = -math.inf
         pace = Pace(settings, rng or random.Random())  # noqa: S311 - no secret
@@ -131,13 +132,25 @@ class Sync:
         self._file = tuple(entries)
         self._merge()
         for name in self._state.now.purging:
-            await self._purged(name)
-        await self._boot.run([record for record in self._records.values() if record.wanted])
+            with self._noted():
+                await self._purged(name)
+        with self._noted():
+            await self._state.change(lambda state: state.booted(self._clock()))
+        with self._noted():
+            await self._boot.run([record for record in self._records.values() if record.wanted])
         for record in list(self._records.values()):
             local = record.wanted is None or record.wanted.entry.path is not None
             if local and record.serving is None:
                 record.due = math.inf
                 await self._worker.attempt(record, network=False)
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """A disk that is full is no reason not to boot."""
+        try:
+            yield
+        except (EdgeError, OSError) as error:
+            self._note(f"{error}")
 
     async def run(self) -> None:
         """Follows every tag, until cancelled."""
@@ -278,7 +291,8 @@ class Sync:
         if self._follow is None:
             return
         try:
-            wanted = await self._follow()
+            async with self._following:
+                wanted = await self._follow()
         except EdgeError as error:
             self._note(f"fleet: {error.message}")
         else:
@@ -325,6 +339,9 @@ class Sync:
             async with record.lock:
                 record.due = math.inf
                 yield record
+        except OSError as error:
+            told = error.strerror or str(error)
+            raise EdgeError(f"{error.filename or name}: {told}") from error
         finally:
             record.claims -= 1
             self._drop(record)
@@ -343,9 +360,10 @@ class Sync:
             state = state.undeploy(name)
             return replace(state, purging=state.purging | {name}) if purge else state
 
-        if any(name == wanted.entry.name for wanted in self._fleet or ()):
+        others = (*self._file, *(wanted.entry for wanted in self._fleet or ()))
+        if any(name == entry.name for entry in others):
             await self._state.change(lambda state: state.undeploy(name))
-            self._note(f"{name}: the fleet wants it, too: it stays, with its data")
+            self._note(f"{name}: edge.toml or the fleet wants it, too: it stays, with its data")
             return
         await self._worker.remove(record, change)
         if purge:
