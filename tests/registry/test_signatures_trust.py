@@ -239,6 +239,21 @@ async def test_signatures_go_with_what_they_are_of(tmp_path: Path, host: str) ->
     assert len(list((node.state / "blobs" / "sha256").iterdir())) <= 3 * 2 + 3 * 8
 
 
+async def test_a_bundle_whose_tag_looks_like_one_of_signatures_stays(
+    tmp_path: Path, host: str
+) -> None:
+    node = Node(host, tmp_path / "state")
+    layer = node.store.add(b"code", "application/wasm")
+    bundle = Manifest(node.store.add(b"{}", IMAGE_CONFIG), (layer,))
+    digest = node.store.add(bundle.to_bytes(), IMAGE_MANIFEST).digest
+    names = [f"{host}/team/other:sha256-{'a' * 64}{suffix}" for suffix in ("", ".sig")]
+    node.store.tags.set_all(dict.fromkeys(names, digest))
+    signed = await pushed(tmp_path / "pushed", str(node.app))
+    await sign(str(node.app))
+    assert await node.check(signed) is None
+    assert set(names) < set(node.store.tags.all())
+
+
 async def test_a_signature_that_expired_is_asked_for_anew(tmp_path: Path, host: str) -> None:
     node = Node(host, tmp_path / "state")
     digest = await pushed(tmp_path / "pushed", str(node.app))

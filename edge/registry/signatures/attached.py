@@ -24,7 +24,7 @@ from edge.registry.manifest import (
     read,
 )
 from edge.registry.reference import Reference
-from edge.registry.signatures import attestation
+from edge.registry.signatures import attestation, simple
 from edge.registry.signatures.verify import Attached
 from edge.registry.store import ContentStore
 
@@ -170,11 +170,23 @@ def _bundles_kept(
 
 def _forget_orphans(store: ContentStore, arriving: Digest) -> None:
     """`arriving` may be verified before it is fetched."""
-    for name in store.tags.all():
+    for name, history in store.tags.all().items():
         found = _SUBJECT.search(name)
         subject = Digest(found[1]) if found else arriving
-        if subject != arriving and store.size(subject) is None:
+        gone = subject != arriving and store.size(subject) is None
+        if gone and all(_holds_signatures(store, digest) for digest in history[:1]):
             store.tags.remove(name)
+
+
+def _holds_signatures(store: ContentStore, digest: Digest) -> bool:
+    """And nothing else: a person may call a bundle whatever looks like a tag of signatures."""
+    try:
+        found = read(store.read(digest, MAX_MANIFEST), str(digest))
+    except BundleError:
+        return False
+    entries = found.manifests if isinstance(found, Index) else found.layers
+    kinds = {entry.artifact_type or entry.media_type for entry in entries}
+    return bool(kinds) and kinds <= {simple.MEDIA_TYPE, attestation.MEDIA_TYPE}
 
 
 async def _resolve(client: RegistryClient, reference: Reference) -> Resolved | None:
