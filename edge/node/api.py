@@ -48,6 +48,9 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD = re.compile(r"[\t -~\x80-\xff]*")
 _TARGET = re.compile(r"/[!-~]*")
 
+# What somebody else wrote does not end a line of the log.
+_UNPRINTABLE = re.compile(r"[^ -~]")
+
 _log = logging.getLogger("edge.node")
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -334,4 +337,4 @@ def _told(request: web.Request, what: str) -> None:
     size = struct.calcsize("3i")
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     _pid, uid, _gid = struct.unpack("3i", raw)
-    _log.info("%s, asked by user %d", what, uid)
+    _log.info("%s, asked by user %d", _UNPRINTABLE.sub("?", what[:200]), uid)

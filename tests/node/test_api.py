@@ -315,6 +315,16 @@ async def test_a_deploy_goes_on_when_who_asked_has_gone(node: Open, tmp_path: Pa
         assert running.asked[0] == ("deploy", "hello")
 
 
+async def test_what_is_asked_is_one_line_of_the_log(
+    node: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with node() as (_, client):
+        with pytest.raises(ConfigError):
+            await client.result("/v1/undeploy", {"name": "x\nroot did it"})
+    assert f"undeploy of x?root did it, asked by user {os.geteuid()}" in caplog.messages
+
+
 async def test_work_under_way_ends_with_the_node(node: Open) -> None:
     async with asyncio.TaskGroup() as group, node() as (running, client):
         running.gate = asyncio.Event()
