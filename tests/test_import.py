@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from node_lab import node
 from registry_lab import skopeo
 
@@ -21,18 +22,19 @@ PUSHES = '[mirror]\nlisten = "127.0.0.1:0"\naccept_pushes = true\n'
 NOWHERE = "127.0.0.1:9/team/hello"
 
 
-def test_from_a_stick_to_a_node_and_on(tmp_path: Path) -> None:
+def test_from_a_stick_to_a_node_and_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [tmp_path / name for name in ("first", "second")]
     for folder in folders:
         folder.mkdir()
     stick, packed = tmp_path / "stick", tmp_path / "stick.tar"
     with node(folders[0], PUSHES) as lab:
         registry = mirror_of(lab.tell("status", "--json"))
-        pushed = lab.tell("push", HELLO, f"{registry}/hello:1.0", "--state-dir", tmp_path / "push")
+        state = str(tmp_path / "push")
+        assert main(["push", str(HELLO), f"{registry}/hello:1.0", "--state-dir", state]) == 0
         source = ("copy", "--src-tls-verify=false", f"docker://{registry}/hello:1.0")
         skopeo(*source, f"oci:{stick}:1.0")
         skopeo(*source, f"oci-archive:{packed}:{NOWHERE}:1.0")
-    digest = pushed.strip().partition("@")[2]
+    digest = capsys.readouterr().out.strip().partition("@")[2]
     with node(folders[1]) as lab:
         refused = lab.edge("import", stick)
         assert refused.returncode == 78
