@@ -7,7 +7,6 @@ import asyncio
 import errno
 import logging
 import os
-import resource
 import signal
 import ssl
 from collections.abc import Coroutine
@@ -34,15 +33,13 @@ from edge.errors import ConfigError, EdgeError
 from edge.invocation.application import LiveApplication
 from edge.node import Node, open_node
 from edge.node.services import Settings, type_notes
+from edge.platform import openfiles
 from edge.platform.credentials import credentials_directory
 from edge.platform.tls import server_tls
 from edge.registry import local
 from edge.registry.reference import Reference
 from edge.spin.platform import Stores
 from edge.spin.runtime_config import RuntimeConfig
-
-# Open files; the HTTP trigger accepts twice its 2,048 connections for a moment, to refuse them.
-FILES = 16_384
 
 T = TypeVar("T")
 
@@ -87,7 +84,7 @@ def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.watch and isinstance(options.app, Reference):
         raise ConfigError("--watch: looks at files, not at a registry")
-    _allow_many_connections()
+    openfiles.allow_many()
     try:
         return asyncio.run(_once(options) if options.once else _up(options))
     except asyncio.CancelledError:
@@ -102,13 +99,6 @@ async def _once(options: argparse.Namespace) -> int:
         loaded = await setting.load()
         values = variables(options, setting.runtime, loaded.application)
         return await once.run(node, loaded, values, options.arguments)
-
-
-def _allow_many_connections() -> None:
-    """As many open files as the system grants: each connection is one, and 1024 are usual."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 async def _up(options: argparse.Namespace) -> int:
