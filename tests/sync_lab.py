@@ -134,14 +134,19 @@ def put(registry: Liar, scratch: Path, name: str, content: str, *tags: str) -> D
     application = Application(name, components={"c": component}, http=(trigger,))
     store = ContentStore(folder)
     digest = bundle.build(LocalApplication(application, {"c": wasm}, {"c": ()}, ()), store)
+    offer(registry, store, digest, *tags)
+    return digest
+
+
+def offer(registry: Liar, store: ContentStore, digest: Digest, *tags: str) -> None:
+    """A bundle of a store, at tags of every repository."""
     data = store.read(digest, MAX_MANIFEST)
-    manifest = read(data, name)
+    manifest = read(data, str(digest))
     assert isinstance(manifest, Manifest)
     for tag in (*tags, str(digest)):
         registry.manifests[tag] = (manifest.media_type, data)
     for blob in manifest.blobs:
         registry.blobs[str(blob.digest)] = store.path(blob.digest).read_bytes()
-    return digest
 
 
 @asynccontextmanager
