@@ -19,7 +19,7 @@ from edge.invocation import sandbox
 from edge.invocation.application import LiveApplication
 from edge.invocation.once import run_once
 from edge.invocation.sandbox import Sandboxes
-from edge.node import Node, open_node
+from edge.node.node import Node, open_node
 from edge.registry import local
 from edge.wasi.http.message import LocalReply, Request
 from edge.wasi.pipe import BytesSource, NullSink, Pipe, read_all

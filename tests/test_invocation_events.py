@@ -19,7 +19,7 @@ from edge.errors import ComponentError, ConfigError
 from edge.invocation import sandbox
 from edge.invocation.application import LiveApplication
 from edge.invocation.event import Event, EventHandler, Kind, Outcome, Status
-from edge.node import Node, open_node
+from edge.node.node import Node, open_node
 from edge.registry import local
 
 MiB = 1 << 20

@@ -16,7 +16,7 @@ from edge.invocation import waking
 from edge.invocation.application import LiveApplication
 from edge.invocation.event import Event, Status
 from edge.invocation.sandbox import Sandboxes
-from edge.node import Node, open_node
+from edge.node.node import Node, open_node
 from edge.registry import local
 from edge.wasi.http.message import LocalReply, Request
 from edge.wasi.pipe import BytesSource, read_all

@@ -21,7 +21,7 @@ import pytest
 from conftest import Serve, Served
 
 from edge.engine.guest import named_plan
-from edge.node import interfaces
+from edge.node.node import interfaces
 
 Guest = Callable[[str], Path]
 MakeApplication = Callable[..., Path]

@@ -7,13 +7,34 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
-from edge.cli import apps, backup, check, deploy, fleet, import_, invoke, pull, push, run, sign, up
 from edge.errors import EdgeError
 
-_VERBS = (up, run, check, push, pull, import_, deploy, apps, invoke, fleet, backup, sign)
+# Verb -> the module of its group, in the order of the help. Only the module of the verb that was
+# given is loaded: some bring the engine along, and a small board takes seconds for all of them.
+VERBS: Mapping[str, str] = {
+    "up": "up",
+    "run": "run",
+    "check": "check",
+    "push": "push",
+    "pull": "pull",
+    "import": "import_",
+    "deploy": "deploy",
+    "undeploy": "deploy",
+    "rollback": "deploy",
+    "sync": "deploy",
+    "apps": "apps",
+    "status": "apps",
+    "invoke": "invoke",
+    "fleet": "fleet",
+    "backup": "backup",
+    "restore": "backup",
+    "sign": "sign",
+    "verify": "sign",
+}
 
 _EPILOG = """\
 examples:
@@ -35,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb. Returns the exit code: 0, or that of the error; 130 when interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     end = given.index("--") if "--" in given else len(given)
-    parser = _parser()
+    parser = _parser(_modules(given))
     options = parser.parse_args(given[:end])
     options.arguments = given[end + 1 :]
     if options.arguments and not getattr(options, "once", False):
@@ -77,7 +98,12 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _parser() -> argparse.ArgumentParser:
+def _modules(given: Sequence[str]) -> Iterable[str]:
+    verb = next((text for text in given if not text.startswith("-")), "")
+    return [VERBS[verb]] if verb in VERBS else dict.fromkeys(VERBS.values())
+
+
+def _parser(modules: Iterable[str]) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="edge",
         description="Serverless on bare metal: a fresh WebAssembly sandbox for each event.",
@@ -88,8 +114,8 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="tracebacks, and more in the log")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    for verb in _VERBS:
-        verb.add(verbs, common)
+    for name in modules:
+        import_module(f"edge.cli.{name}").add(verbs, common)
     return parser
 
 

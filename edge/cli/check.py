@@ -20,7 +20,7 @@ from edge.engine.plan import Missing, Plan
 from edge.errors import ConfigError
 from edge.invocation.application import entry
 from edge.invocation.handlers import event_entry
-from edge.node import EXPORTS, allowed_hosts, interfaces
+from edge.node.node import EXPORTS, allowed_hosts, interfaces
 from edge.node.services import read_triggers, show_triggers, trigger_notes, type_notes
 from edge.registry.local import LocalApplication
 from edge.registry.reference import Reference

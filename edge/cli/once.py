@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from edge.cli.terminal import Input, Output
 from edge.invocation.once import run_once
-from edge.node import Node
+from edge.node.node import Node
 from edge.registry.local import LocalApplication
 
 

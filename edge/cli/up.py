@@ -31,7 +31,7 @@ from edge.cli.watch import Snapshot, changes, snapshot
 from edge.config import Address, Limits, parse_address
 from edge.errors import ConfigError, EdgeError
 from edge.invocation.application import LiveApplication
-from edge.node import Node, open_node
+from edge.node.node import Node, open_node
 from edge.node.services import Settings, type_notes
 from edge.platform import openfiles
 from edge.platform.credentials import credentials_directory

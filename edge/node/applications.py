@@ -22,8 +22,9 @@ from edge.application.overrides import overridden
 from edge.errors import ConfigError, EdgeError
 from edge.invocation.application import LiveApplication
 from edge.invocation.event import Kind
-from edge.node import Node, health, variables
+from edge.node import health, variables
 from edge.node.front import answer
+from edge.node.node import Node
 from edge.node.services import Services, type_notes
 from edge.node.slot import Slot, Version
 from edge.node.soak import Soak

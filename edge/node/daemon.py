@@ -22,10 +22,11 @@ from pathlib import Path
 from edge import config
 from edge.errors import EdgeError
 from edge.invocation.application import LiveApplication
-from edge.node import claim, configuration, open_node
+from edge.node import claim, configuration
 from edge.node.api import Api
 from edge.node.applications import Applications
 from edge.node.control import Control, Facts
+from edge.node.node import open_node
 from edge.node.services import Services
 from edge.node.services import Settings as ServiceSettings
 from edge.node.trusting import Trusting

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from edge.invocation.application import LiveApplication
-from edge.node import Node, open_node
+from edge.node.node import Node, open_node
 from edge.registry import local
 from edge.wasi.context import Context
 from edge.wasi.http.message import Headers, Request

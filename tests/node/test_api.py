@@ -20,10 +20,10 @@ from edge import config
 from edge.config import ApplicationEntry, Mount
 from edge.errors import ConfigError, EdgeError, GuestError, PullError
 from edge.invocation.application import LiveApplication
-from edge.node import open_node
 from edge.node.api import Api
 from edge.node.client import NodeClient
 from edge.node.control import Control, Facts
+from edge.node.node import open_node
 from edge.registry import local
 from edge.registry.digest import Digest
 from edge.registry.reference import Reference

@@ -18,8 +18,8 @@ from edge import config
 from edge.config import ApplicationEntry, Mount
 from edge.engine import _core
 from edge.errors import BundleError, ConfigError, EdgeError, GuestError
-from edge.node import open_node
 from edge.node.applications import Applications, Version
+from edge.node.node import open_node
 from edge.node.services import Services, Settings
 from edge.registry import local
 from edge.registry.sync.wanted import Wanted

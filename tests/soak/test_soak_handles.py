@@ -15,7 +15,7 @@ from soak_lab import Guest, MiB, eventually, say, sized, write_application
 
 from edge.config import Limits
 from edge.engine import _core
-from edge.node import open_node
+from edge.node.node import open_node
 from edge.registry import local
 from edge.triggers.http import HttpServer
 

@@ -15,6 +15,7 @@ from edge.config import ApplicationEntry
 from edge.errors import EdgeError, PullError
 from edge.registry.blobs import in_thread
 from edge.registry.digest import Digest
+from edge.registry.disk import NoRoom
 from edge.registry.local import LocalApplication
 from edge.registry.store import ContentStore
 from edge.registry.sync.delivery import Delivery, Found, registry_of
@@ -134,7 +135,7 @@ class Worker:
         self, record: Record, wanted: Wanted, found: Found, *, retry: bool, deploy: bool, tell: Note
     ) -> None:
         tell("pulling")
-        digest, local = await self._delivery.bring(wanted.entry, found)
+        digest, local = await self._bring(wanted.entry, found)
         # An index is known by what it chooses only now.
         if digest != found.digest and await self._is_done(
             record, wanted, digest, retry=retry, deploy=deploy
@@ -218,6 +219,15 @@ class Worker:
     ) -> Candidate:
         """What was good before is not asked whether it is."""
         return await self._prepare(wanted, local, digest, check=False)
+
+    async def _bring(
+        self, entry: ApplicationEntry, found: Found
+    ) -> tuple[Digest, LocalApplication]:
+        try:
+            return await self._delivery.bring(entry, found)
+        except NoRoom:  # what is not wanted any more may have kept its names until now
+            await self.tidy()
+            return await self._delivery.bring(entry, found)
 
     async def _prepare(
         self, wanted: Wanted, local: LocalApplication, digest: Digest, *, check: bool

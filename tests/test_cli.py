@@ -1,0 +1,48 @@
+"""The table of verbs: what is loaded for which."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+import pytest
+
+from edge import cli
+
+
+def offered(modules: list[str]) -> set[str]:
+    """The verbs that these modules add."""
+    parser = cli._parser(modules)
+    (verbs,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    return set(verbs.choices)
+
+
+def test_the_table_says_which_module_brings_which_verb() -> None:
+    for module in dict.fromkeys(cli.VERBS.values()):
+        assert offered([module]) == {verb for verb, of in cli.VERBS.items() if of == module}
+
+
+@pytest.mark.parametrize("verb", ["apps", "deploy", "status", "sync", "invoke"])
+def test_verbs_that_talk_to_a_node_do_not_load_the_engine(verb: str) -> None:
+    """A small board takes seconds for it."""
+    code = f"import sys; from edge import cli; cli._parser([cli.VERBS[{verb!r}]]); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert "edge.node.client" in loaded
+    assert not {m for m in loaded if m.startswith(("edge.engine", "edge.wasi", "edge.invocation"))}
+
+
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--help"])
+    said = capsys.readouterr().out
+    assert [verb for verb in cli.VERBS if f"\n    {verb} " not in said] == []
+
+
+def test_an_unknown_verb_is_told_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["aps"])
+    assert "'apps'" in capsys.readouterr().err
