@@ -265,11 +265,14 @@ class Board:
         else:
             self.ask("/v1/sync", retry=False)
 
+    def apps(self) -> dict[str, dict[str, Any]]:
+        """What it has, by name; a reason is text."""
+        known = self.ask("/v1/apps")
+        return {app["name"]: {**app, "reason": app["reason"] or ""} for app in known}
+
     def app(self) -> dict[str, Any]:
-        """The application that the campaigns deploy."""
-        found = [app for app in self.ask("/v1/apps") if app["name"] == "release"]
-        assert len(found) == 1, found
-        return found[0]
+        """The one that the campaigns deploy."""
+        return self.apps()["release"]
 
     def until(self, true: Callable[[], object], seconds: float = PATIENCE) -> None:
         deadline = time.monotonic() + seconds
