@@ -103,6 +103,7 @@ class Tags:
             self._reserve.unlink(missing_ok=True)
             with explained(self._directory, len(data)):
                 write_file(self._path, data)
+        self._last = data, MappingProxyType(dict(tags))
 
     def _keep_reserve(self) -> None:
         try:

@@ -45,6 +45,11 @@ class Record:
         moves = reference is not None and "@" not in reference
         return moves or not (self.soaking or self.refused or self.is_what(wanted))
 
+    @property
+    def brings_itself(self) -> bool:
+        """Whether it does not serve, and no registry is needed for what is wanted."""
+        return self.serving is None and (self.wanted is None or self.wanted.entry.path is not None)
+
     def succeeded(self) -> None:
         """What is wanted is live, or is known to be no good."""
         self.error, self.failures, self.failed = None, 0, None
@@ -94,7 +99,10 @@ class Record:
     def is_what(self, wanted: Wanted) -> bool:
         """Whether what serves is configured as it is wanted."""
         serving = self.serving
-        return serving is not None and serving.identity == identity(serving.digest, wanted.entry)
+        if serving is None:
+            return False
+        same = serving.entry is wanted.entry or serving.entry == wanted.entry
+        return same or serving.identity == identity(serving.digest, wanted.entry)
 
 
 def is_transient(error: Exception) -> bool:

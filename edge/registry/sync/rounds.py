@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
@@ -42,7 +42,9 @@ class Rounds:
         self._look, self._work, self._rest, self._polls = look, work, rest, polls
         self._wake = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
-        self._running: dict[asyncio.Task[None], str] = {}
+        self._running: dict[asyncio.Task[None], tuple[Record, str]] = {}
+        # What is due, by registry: looked for among all only when there is none left of it.
+        self._queued: dict[str, deque[Record]] = {}
         self._next = -math.inf
         self._idle: list[asyncio.Future[None]] = []
 
@@ -78,9 +80,24 @@ class Rounds:
         if now >= self._next and self._polls():
             self._next = now + self._pace.look()
             self._begin_round(now)
+        self._queued = {}
         for record in self._records.values():
-            if record.due <= now and not record.claims and record.work is None:
-                self._begin_work(record)
+            if _startable(record, now):
+                registry = registry_of(record.wanted.entry) if record.wanted else ""
+                self._queued.setdefault(registry, deque()).append(record)
+        self._fill()
+
+    def _fill(self) -> None:
+        """Begins as much of what is due as may run at once."""
+        now = asyncio.get_running_loop().time()
+        counted = Counter(registry for _, registry in self._running.values())
+        for registry, queue in self._queued.items():
+            most = _OF_A_REGISTRY if registry else _AT_ONCE
+            while queue and counted[registry] < most and len(self._running) < _AT_ONCE:
+                record = queue.popleft()
+                if _startable(record, now):
+                    self._begin_work(record, registry)
+                    counted[registry] += 1
 
     def _begin_round(self, now: float) -> None:
         for record in self._records.values():
@@ -89,14 +106,10 @@ class Rounds:
         if self._looking is None:
             self._looking = self._task(self._look(), "look")
 
-    def _begin_work(self, record: Record) -> None:
-        registry = registry_of(record.wanted.entry) if record.wanted else ""
-        counted = Counter(self._running.values())
-        if len(self._running) >= _AT_ONCE or (registry and counted[registry] >= _OF_A_REGISTRY):
-            return
+    def _begin_work(self, record: Record, registry: str) -> None:
         record.due = math.inf
         record.work = self._task(self._work(record), f"sync {record.name}")
-        self._running[record.work] = registry
+        self._running[record.work] = record, registry
 
     def _task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -106,13 +119,14 @@ class Rounds:
     def _ended(self, task: asyncio.Task[None]) -> None:
         if task is self._looking:
             self._looking = None
-        if self._running.pop(task, None) is not None:
-            for record in self._records.values():
-                if record.work is task:
-                    record.work = None
+        record, _ = self._running.pop(task, (None, ""))
+        if record is not None:
+            record.work = None
         if not task.cancelled():
             task.result()
-        self.wake()
+        self._fill()
+        if not any(self._queued.values()):
+            self.wake()
 
     def _busy(self) -> bool:
         now = asyncio.get_running_loop().time()
@@ -142,8 +156,13 @@ class Rounds:
                 future.set_result(None)
 
     async def _stop(self) -> None:
+        self._queued = {}
         tasks = [*self._running, *([self._looking] if self._looking else ())]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+
+def _startable(record: Record, now: float) -> bool:
+    return record.due <= now and not record.claims and record.work is None

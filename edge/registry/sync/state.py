@@ -40,10 +40,11 @@ class Version:
     digest: Digest
     entry: ApplicationEntry
     since: float
+    # Compared far more often than made, and not for free.
+    identity: Identity = field(init=False, repr=False, compare=False)
 
-    @property
-    def identity(self) -> Identity:
-        return identity(self.digest, self.entry)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "identity", identity(self.digest, self.entry))
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,11 +138,7 @@ class Sync:
             await self._state.change(lambda state: state.booted(self._clock()))
         with self._noted():
             await self._boot.run([record for record in self._records.values() if record.wanted])
-        for record in list(self._records.values()):
-            local = record.wanted is None or record.wanted.entry.path is not None
-            if local and record.serving is None:
-                record.due = math.inf
-                await self._worker.attempt(record, network=False)
+        await self._worker.bring([r for r in self._records.values() if r.brings_itself])
 
     @contextmanager
     def _noted(self) -> Iterator[None]:

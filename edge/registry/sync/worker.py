@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -31,6 +32,8 @@ __all__ = ["Note", "Worker", "silent", "uninterrupted"]
 
 # A compilation takes a board's core; more at once take its memory.
 _PREPARES = 2
+# Of those that need no registry at the first start of a node: each waits for the disk, together.
+_BROUGHT = 32
 BY_HAND = "rolled back by hand"
 
 Note = Callable[[str], None]
@@ -89,6 +92,20 @@ class Worker:
         except Exception as error:  # the border of one retry loop
             _log.exception("%s: an error of edge itself", record.name)
             self._failed(record, EdgeError(f"{record.name}: an error of edge itself: {error!r}"))
+
+    async def bring(self, records: Iterable[Record]) -> None:
+        """Attempts each, many at a time, without a network."""
+        left = iter(records)
+
+        async def work() -> None:
+            for record in left:
+                record.due = math.inf
+                async with record.lock:
+                    await self.attempt(record, network=False)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(_BROUGHT):
+                group.create_task(work(), name=f"start {number}")
 
     async def update(
         self,
