@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
 from edge.config import ApplicationEntry
-from edge.errors import ConfigError, EdgeError
+from edge.errors import EdgeError
 from edge.registry.digest import Digest
 from edge.registry.local import LocalApplication
 from edge.registry.sync.delivery import Delivery
@@ -24,6 +25,8 @@ __all__ = ["Boot"]
 _WORKERS = 2
 
 Prepare = Callable[[Wanted, LocalApplication, Digest], Awaitable[Candidate]]
+
+_log = logging.getLogger("edge.sync")
 
 
 class _Ready(NamedTuple):
@@ -70,7 +73,7 @@ class Boot:
         for version in _choices(record, app):
             try:
                 candidate = await self._load(record, version)
-            except (EdgeError, OSError) as error:
+            except Exception as error:  # of one application: the others are to serve
                 self._failed(record, error)
             else:
                 return _Ready(record, version, candidate)
@@ -87,11 +90,11 @@ class Boot:
             return
         try:
             await self._host.swap({ready.record.name: ready.candidate for ready in found})
-        except ConfigError:
+        except Exception:
             for ready in list(found):  # which of them is it?
                 try:
                     await self._host.swap({ready.record.name: ready.candidate})
-                except ConfigError as error:
+                except Exception as error:
                     self._host.discard(ready.candidate)
                     self._failed(ready.record, error)
                     found.remove(ready)
@@ -99,7 +102,11 @@ class Boot:
             record.serving, record.since = version, version.since
 
     def _failed(self, record: Record, error: Exception) -> None:
-        known = error if isinstance(error, EdgeError) else EdgeError(f"{record.name}: {error}")
+        known = error
+        if not isinstance(known, EdgeError):
+            if not isinstance(error, OSError):
+                _log.error("%s: an error of edge itself", record.name, exc_info=error)
+            known = EdgeError(f"{record.name}: {str(error) or type(error).__name__}")
         if record.error is None:
             record.error = known
             self._note(f"{record.name}: {known.message}")
