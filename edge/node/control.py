@@ -135,7 +135,8 @@ class Control:
         return self.app(entry.name)
 
     async def undeploy(self, name: str, *, purge: bool) -> None:
-        self._known(name)
+        if not purge:  # a purge may have failed when the application was gone already
+            self._known(name)
         await self._running.sync.undeploy(name, purge=purge)
 
     async def rollback(self, name: str) -> dict[str, Any]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from registry_lab import liar
-from sync_lab import FakeHost, Prepared, put, status, syncing
+from sync_lab import SETTINGS, FakeHost, Prepared, put, status, syncing, until
 
 from edge.config import ApplicationEntry, Mount
+from edge.errors import ConfigError, EdgeError
 from edge.registry.digest import Digest
+from edge.registry.store import ContentStore
 
 
 @dataclass
@@ -38,3 +41,71 @@ async def test_an_error_of_edge_itself_does_not_stop_a_boot(tmp_path: Path) -> N
         async with syncing(tmp_path / "state", host, entries) as sync:
             assert (host.digest("a"), host.digest("b")) == (None, digests[1])
             assert "a mistake of the engine" in status(sync, "a").reason
+
+
+async def test_a_purge_that_failed_does_not_remove_what_comes_after_it(tmp_path: Path) -> None:
+    async with liar() as registry:
+        put(registry, tmp_path / "scratch", "hello", "one", "1")
+        entry = ApplicationEntry("a", f"{registry.host}/hello:1")
+        log: list[str] = []
+        host = FakeHost()
+
+        async def purge(name: str) -> None:
+            assert host.digest(name) is None
+            if not log:
+                log.append("failed")
+                raise EdgeError("the disk is gone")
+            log.append("purged")
+
+        async with syncing(tmp_path / "state", host, purge=purge) as sync:
+            await sync.deploy(entry)
+            with pytest.raises(EdgeError, match="the disk is gone"):
+                await sync.undeploy("a", purge=True)
+            await sync.deploy(entry)
+            assert log == ["failed", "purged"]
+        host = FakeHost()
+        async with syncing(tmp_path / "state", host, purge=purge):
+            assert log == ["failed", "purged"]  # what was kept since is kept
+
+
+async def test_a_purge_that_failed_can_be_asked_for_again(tmp_path: Path) -> None:
+    async with liar() as registry:
+        put(registry, tmp_path / "scratch", "hello", "one", "1")
+        outcomes = [EdgeError("the disk is gone"), None]
+
+        async def purge(_: str) -> None:
+            if error := outcomes.pop(0):
+                raise error
+
+        async with syncing(tmp_path / "state", FakeHost(), purge=purge) as sync:
+            await sync.deploy(ApplicationEntry("a", f"{registry.host}/hello:1"))
+            with pytest.raises(EdgeError, match="the disk is gone"):
+                await sync.undeploy("a", purge=True)
+            await sync.undeploy("a", purge=True)
+            assert outcomes == []
+            with pytest.raises(ConfigError, match="no application"):
+                await sync.undeploy("a", purge=True)
+
+
+async def test_a_refused_version_does_not_take_the_place_of_the_one_before(tmp_path: Path) -> None:
+    async with liar() as registry:
+        settings = replace(SETTINGS, soak=0.0)
+
+        def entry(name: str, tag: str, mount: str) -> ApplicationEntry:
+            return ApplicationEntry(name, f"{registry.host}/hello:{tag}", mount=Mount(mount))
+
+        made = [put(registry, tmp_path / "scratch", "hello", tag, tag) for tag in "abcd"]
+        host = FakeHost()
+        async with syncing(tmp_path / "state", host, settings=settings) as sync:
+            await sync.deploy(entry("other", "d", "/taken"))
+            await sync.deploy(entry("app", "a", "/app"))
+            await sync.deploy(entry("app", "b", "/app"))
+            with pytest.raises(ConfigError, match="its mount is that of"):
+                await sync.deploy(entry("app", "c", "/taken"))
+            assert host.digest("app") == made[1]
+            store = ContentStore(tmp_path / "state")
+            await until(lambda: store.tags.all()["application/app"][1:] != (made[0],))
+            await until(lambda: f"{registry.host}/hello:a" not in store.tags.all())
+            await sync.wait_idle()
+            await sync.rollback("app")
+            assert host.digest("app") == made[0]

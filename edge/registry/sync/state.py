@@ -118,6 +118,11 @@ class State:
     def app(self, name: str) -> App:
         return self.apps.get(name) or App()
 
+    @property
+    def former(self) -> frozenset[Digest]:
+        """What a rollback returns to, whatever was tried and refused since."""
+        return frozenset(v.digest for app in self.apps.values() for v in app.previous)
+
     def booted(self, now: float) -> State:
         return replace(self, apps={name: app.booted(now) for name, app in self.apps.items()})
 

@@ -98,6 +98,7 @@ class Sync:
             pace,
             clock=clock,
             wake=lambda: self._rounds.wake(),
+            purged=self._purged,
             note=note,
         )
         self._boot = Boot(state, host, delivery, self._worker.prepare_known, note)
@@ -197,6 +198,10 @@ class Sync:
         """Removes what `deploy` added; its data stays, unless it is to be purged. ConfigError when
         it was not deployed.
         """
+        if purge and name in self._state.now.purging:  # it failed before
+            async with self._claimed(name):
+                await uninterrupted(self._purged(name))
+            return
         if name not in self._state.now.deployed:
             raise self._not_deployed(name)
         async with self._claimed(name) as record:
@@ -314,7 +319,7 @@ class Sync:
         self._collected, self._worker.stage.garbage = now, False
         try:
             await self._worker.tidy()
-            done = await asyncio.to_thread(sweep, self._store, self.kept())
+            done = await asyncio.to_thread(sweep, self._store, self.kept() | self._state.now.former)
         except (EdgeError, OSError) as error:
             self._note(f"garbage collection: {error}")
             return math.inf
@@ -362,10 +367,12 @@ class Sync:
             self._note(f"{name}: edge.toml or the fleet wants it, too: it stays, with its data")
             return
         await self._worker.remove(record, change)
-        if purge:
-            await self._purged(name)
+        await self._purged(name)
 
     async def _purged(self, name: str) -> None:
+        """Removes the data of what is gone, if that was asked for."""
+        if name not in self._state.now.purging:
+            return
         if self._purge is not None:
             await self._purge(name)
         await self._state.change(lambda state: replace(state, purging=state.purging - {name}))

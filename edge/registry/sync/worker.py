@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 from edge.config import ApplicationEntry
 from edge.errors import EdgeError, PullError
@@ -46,7 +47,9 @@ def silent(_: str) -> None:
 
 
 class Worker:
-    """Knows every record; works on one whose lock its caller holds. `clock`: trusted time."""
+    """Knows every record; works on one whose lock its caller holds. `clock`: trusted time;
+    `purged`: ends a purge that has not come to its end.
+    """
 
     def __init__(
         self,
@@ -59,12 +62,14 @@ class Worker:
         *,
         clock: Callable[[], float],
         wake: Callable[[], None],
+        purged: Callable[[str], Coroutine[Any, Any, None]],
         note: Note,
     ) -> None:
         self._records = records
         self._state, self._store, self._host = state, store, host
         self._delivery, self._pace = delivery, pace
         self._clock, self._wake, self._note = clock, wake, note
+        self._purged = purged
         self._paused: dict[str, Pause] = {}
         self._prepares = asyncio.Semaphore(_PREPARES)
         self.stage = Stage(state, store, host, clock=clock, changed=self._again, note=note)
@@ -120,6 +125,8 @@ class Worker:
     ) -> None:
         """All the way. Raises EdgeError; then nothing has changed."""
         await self.stage.settled(record)
+        if record.serving is None:  # the data of one that had its name is not to be found again
+            await uninterrupted(self._purged(record.name))
         if record.soaking and not by_hand:
             return
         if wanted.not_before is not None and self._clock() < wanted.not_before:
