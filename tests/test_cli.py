@@ -26,7 +26,9 @@ def test_the_table_says_which_module_brings_which_verb() -> None:
 @pytest.mark.parametrize("verb", ["apps", "deploy", "status", "sync", "invoke"])
 def test_verbs_that_talk_to_a_node_do_not_load_the_engine(verb: str) -> None:
     """A small board takes seconds for it."""
-    code = f"import sys; from edge import cli; cli._parser([cli.VERBS[{verb!r}]]); print(*sys.modules)"
+    code = (
+        f"import sys; from edge import cli; cli._parser([cli.VERBS[{verb!r}]]); print(*sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True
     )
