@@ -14,7 +14,7 @@ import logging
 import re
 import socket
 import struct
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +35,8 @@ __all__ = ["Api"]
 _BODY_MAX = 24 << 20
 # Bytes of an import that are written at a time.
 _PIECE = 1 << 20
+# Seconds without any of them, after which an import is given up: another one may wait for it.
+_SILENCE = 60.0
 # Seconds between two signs of life of work that takes long.
 _ALIVE = 10.0
 
@@ -152,13 +154,7 @@ class Api:
         """The body is the tar of an OCI layout."""
         title, name = request.query.get("title", "import"), request.query.get("name")
         _told(request, f"import of {title}")
-        file = await asyncio.to_thread(self._control.spool)
-        try:
-            async for piece in request.content.iter_chunked(_PIECE):
-                await asyncio.to_thread(file.write, piece)
-        except BaseException:
-            file.close()
-            raise
+        file = await self._control.receive(_pieces(request))
         return await self._long(request, lambda _: self._control.take_in(file, title, name or None))
 
     async def _reload(self, request: web.Request) -> web.StreamResponse:
@@ -219,6 +215,18 @@ class Api:
             job.cancel()
         if jobs:
             await asyncio.wait(jobs)
+
+
+async def _pieces(request: web.Request) -> AsyncIterator[bytes]:
+    while True:
+        try:
+            async with asyncio.timeout(_SILENCE):
+                piece = await request.content.read(_PIECE)
+        except TimeoutError:
+            raise EdgeError(f"nothing came for {_SILENCE:.0f} s") from None
+        if not piece:
+            return
+        yield piece
 
 
 async def _json(request: web.Request) -> object:

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from edge.invocation.application import LiveApplication
 from edge.node.entry import read_entry
 from edge.node.invoke import Call, Part, invoke
 from edge.registry.digest import Digest
+from edge.registry.disk import NoRoom, explained
 from edge.registry.layout import import_file
 from edge.registry.reference import Reference
 from edge.registry.store import ContentStore
@@ -40,6 +41,8 @@ class Syncing(Protocol):
     """What keeps applications at what is wanted of them: see `registry.sync.Sync`."""
 
     def apps(self) -> Sequence[AppStatus]: ...
+
+    def kept(self) -> frozenset[Digest]: ...
 
     def deployed(self, name: str) -> config.ApplicationEntry | None: ...
 
@@ -98,6 +101,7 @@ class Control:
     def __init__(self, running: Running) -> None:
         self._running = running
         self._begun = time.monotonic()
+        self._importing = False
 
     def apps(self) -> list[dict[str, Any]]:
         return [_app(status) for status in self._running.sync.apps()]
@@ -151,19 +155,50 @@ class Control:
         await self._running.sync.sync_now(name, retry=retry)
         return self.apps() if name is None else [self.app(name)]
 
-    def spool(self) -> IO[bytes]:
-        """Where an import may wait until all of it is here. Blocks."""
-        return self._running.store.spool()
+    async def receive(self, body: AsyncIterable[bytes]) -> IO[bytes]:
+        """An import, once all of it is here; to be handed to `take_in`. One at a time, and never
+        more than the content store may hold. Raises EdgeError.
+        """
+        if self._importing:
+            raise EdgeError("another import is under way", hint="wait for it, then try again")
+        self._importing = True
+        file = None
+        try:
+            file = await asyncio.to_thread(self._running.store.spool)
+            async for piece in body:
+                await asyncio.to_thread(self._spool, file, piece)
+        except BaseException:
+            self._importing = False
+            if file is not None:
+                file.close()
+            raise
+        return file
+
+    def _spool(self, file: IO[bytes], piece: bytes) -> None:
+        store, spooled = self._running.store, file.tell()
+        with explained(store.directory):
+            try:
+                store.check_room(spooled + len(piece), spooled=spooled)
+            except NoRoom:
+                if not self._make_room():
+                    raise
+                store.check_room(spooled + len(piece), spooled=spooled)
+            file.write(piece)
+
+    def _make_room(self) -> bool:
+        return MakeRoom(self._running.store, self._running.sync.kept, _log.info)()
 
     async def take_in(self, file: IO[bytes], title: str, name: str | None) -> list[str]:
         """Brings in the bundles of an OCI layout, a tar that can be read at any place, and closes
         it; their references. Who follows one of them looks at it soon.
         """
-        store = self._running.store
-        room = MakeRoom(store, note=_log.info)
-        with file:
+        store, room = self._running.store, self._make_room
+        try:
             called = Reference.parse(name) if name else None
             found = await asyncio.to_thread(import_file, file, title, store, called, make_room=room)
+        finally:
+            self._importing = False
+            file.close()
         for bundle in found:
             self._running.pushed(bundle.reference, bundle.digest)
         return [str(bundle.reference.at(bundle.digest)) for bundle in found]

@@ -122,11 +122,13 @@ class ContentStore:
         """While it is held nothing is collected: from the first blob of a bundle to its tag."""
         return leased(self.directory)
 
-    def check_room(self, size: int) -> None:
-        """Raises NoRoom when `size` bytes more would not fit now. Takes none of them."""
+    def check_room(self, size: int, *, spooled: int = 0) -> None:
+        """Raises NoRoom when `size` bytes more would not fit now. Takes none of them. `spooled`: as
+        many of them are in a file of `spool`, so on this disk already.
+        """
         self._make_directories()
         self._usage.check(size)
-        if size > (free := shutil.disk_usage(self.directory).free):
+        if size - spooled > (free := shutil.disk_usage(self.directory).free):
             raise NoRoom(
                 f"{self.directory}: no room for {show_size(size)}: {show_size(free)} are free",
                 hint=NO_ROOM,
@@ -165,7 +167,9 @@ class ContentStore:
             writer.commit(descriptor)
 
     def spool(self) -> IO[bytes]:
-        """A file without a name beside the blobs, for content whose size is not known before."""
+        """A file without a name beside the blobs, for content whose size is not known before. Who
+        writes it asks `check_room` as it grows.
+        """
         self._make_directories()
         return tempfile.TemporaryFile(dir=self.directory / "incoming")
 

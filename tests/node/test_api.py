@@ -26,6 +26,7 @@ from edge.node.control import Control, Facts
 from edge.node.node import open_node
 from edge.registry import local
 from edge.registry.digest import Digest
+from edge.registry.manifest import Manifest
 from edge.registry.reference import Reference
 from edge.registry.store import ContentStore
 from edge.registry.sync.status import AppStatus
@@ -45,6 +46,8 @@ class Running:
     statuses: dict[str, AppStatus] = field(default_factory=dict)
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     error: Exception | None = None
+    needed: frozenset[Digest] = frozenset()
+    quota: int | None = None
     gate: asyncio.Event | None = None
     begun: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -64,6 +67,9 @@ class Running:
 
     def apps(self) -> Sequence[AppStatus]:
         return list(self.statuses.values())
+
+    def kept(self) -> frozenset[Digest]:
+        return self.needed
 
     def deployed(self, name: str) -> ApplicationEntry | None:
         return self.entries.get(name)
@@ -86,7 +92,7 @@ class Running:
 
     @property
     def store(self) -> ContentStore:
-        return ContentStore(self.settings.node.state_dir)
+        return ContentStore(self.settings.node.state_dir, quota=self.quota)
 
     def pushed(self, reference: Reference, digest: Digest) -> None:
         self.asked.append(("pushed", str(reference), digest))
@@ -313,6 +319,56 @@ async def test_a_deploy_goes_on_when_who_asked_has_gone(node: Open, tmp_path: Pa
         running.gate.set()
         await client.result("/v1/reload", {})
         assert running.asked[0] == ("deploy", "hello")
+
+
+async def test_an_import_takes_no_more_than_the_store_may_hold(node: Open) -> None:
+    async with node() as (running, client):
+        running.quota = 8 << 20
+        needed, other = (running.store.add(bytes([n]) * (3 << 20), "") for n in range(2))
+        bundle = Manifest(running.store.add(b"{}", "application/json"), (needed,))
+        running.needed = frozenset((running.store.add(bundle.to_bytes(), "").digest,))
+        sent = 0
+
+        async def endless() -> AsyncIterator[bytes]:
+            nonlocal sent
+            while sent < 1 << 30:
+                sent += 1 << 20
+                yield bytes(1 << 20)
+
+        with pytest.raises(EdgeError, match="beyond its quota"):
+            await client.send("/v1/import?title=stick.tar", endless())
+        assert sent < 64 << 20
+        # What nothing needs made room, but what serves has no other name than that it does.
+        assert running.store.has(needed)
+        assert not running.store.has(other)
+        await _refused(client, "is not an")
+
+
+async def test_one_import_at_a_time(node: Open) -> None:
+    async with node() as (_, client):
+        begun, end = asyncio.Event(), asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            yield b"x"
+            begun.set()
+            await end.wait()
+
+        async with asyncio.TaskGroup() as group:
+            waits = group.create_task(_refused(client, "is not an", slow()))
+            await begun.wait()
+            await _refused(client, "another import is under way")
+            end.set()
+            await waits
+        await _refused(client, "is not an")
+
+
+async def _body() -> AsyncIterator[bytes]:
+    yield b"x" * 1024
+
+
+async def _refused(client: NodeClient, why: str, body: AsyncIterator[bytes] | None = None) -> None:
+    with pytest.raises(EdgeError, match=why):
+        await client.send("/v1/import", body or _body())
 
 
 async def test_what_is_asked_is_one_line_of_the_log(
