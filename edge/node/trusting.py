@@ -30,12 +30,16 @@ class Trusting:
         self._store = store
         self._registries = registries
         self._clock = clock
-        self._trust = Trust(settings.registries, clock, store)
+        self._trust = self._of_documents = Trust(settings.registries, clock, store)
         self.follower = self._follower(settings)
 
     def update(self, configured: Iterable[config.Registry]) -> None:
-        """From the next version on."""
+        """From the next version on. The fleet and its keys are those of the start: where it is a
+        registry's policy that has its document signed, a policy that does not is none for it.
+        """
         self._trust = Trust(configured, self._clock, self._store)
+        if self._fleet.keys or self._trust.requires(self._fleet.document):
+            self._of_documents = self._trust
 
     async def load(self) -> None:
         """What the fleet wanted when the node last ran."""
@@ -61,7 +65,7 @@ class Trusting:
 
     async def _verify_document(self, reference: Reference, digest: Digest) -> str | None:
         client = await self._registries.client(reference)
-        return await self._trust.check(client, reference, digest, keys=self._fleet.keys)
+        return await self._of_documents.check(client, reference, digest, keys=self._fleet.keys)
 
     def _follower(self, settings: config.Daemon) -> Follower | None:
         if settings.fleet.document is None:

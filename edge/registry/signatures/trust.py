@@ -40,6 +40,13 @@ class Trust:
         self._clock = clock
         self._store = store
 
+    def requires(self, reference: str | None) -> bool:
+        """Whether what a reference stands for must be signed."""
+        if reference is None:
+            return False
+        entry = policy(self._registries, Reference.parse(reference))
+        return entry is not None and entry.signatures == "required"
+
     async def check(
         self,
         client: RegistryClient | None,
