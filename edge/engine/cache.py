@@ -18,12 +18,13 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
 from edge.engine._core import Engine, Module
+from edge.engine.leastused import prune
 from edge.engine.pool import PoolOptions
 from edge.errors import ComponentError
 
@@ -63,6 +64,7 @@ class CodeCache:
         self._directory = directory / engine_key(engine.options) if directory else None
         # One compiler at a time: it takes all cores and several hundred MB.
         self._compiling = asyncio.Lock()
+        self._used: dict[Path, None] = {}  # the latest last
 
     async def module(
         self, wasm: bytes, name: str, progress: Callable[[str], None] = _log.info
@@ -82,7 +84,9 @@ class CodeCache:
             return [await asyncio.to_thread(_compile_here, self._engine, w, name) for w in wasms]
         paths = [self._directory / f"{hashlib.sha256(w).hexdigest()}.cwasm" for w in wasms]
         found = dict(zip(paths, map(self._map, paths), strict=True))
-        if None in found.values():
+        if None not in found.values():
+            self._lately(paths)
+        else:
             async with self._compiling:
                 missing = {p: w for p, w in zip(paths, wasms, strict=True) if found[p] is None}
                 # Somebody may have compiled them meanwhile.
@@ -90,7 +94,16 @@ class CodeCache:
                 if missing:
                     await self._compile(missing, name, progress)
             found |= {path: self._map(path) for path, module in found.items() if module is None}
+            # What is mapped stays so, whatever becomes of its file.
+            await asyncio.to_thread(prune, self._directory, self._lately(paths))
         return [_readable(found[path], path, name) for path in paths]
+
+    def _lately(self, paths: Iterable[Path]) -> list[Path]:
+        """Everything that was used, these last."""
+        for path in paths:
+            self._used.pop(path, None)
+            self._used[path] = None
+        return list(self._used)
 
     def _map(self, path: Path) -> Module | None:
         if not _trusted(path):

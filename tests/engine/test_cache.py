@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,7 +18,7 @@ import pytest
 from guests import engine
 from wat import assemble
 
-from edge.engine import cache
+from edge.engine import cache, leastused
 from edge.engine._core import Module
 from edge.engine.cache import CodeCache, engine_key
 from edge.engine.pool import PoolOptions, options_for
@@ -275,3 +277,53 @@ def test_long_compilations_are_reported(tmp_path: Path, monkeypatch: pytest.Monk
     assert lines[0] == "test: compiling 0 KiB"
     assert lines[1].startswith("test: compiled in ")
     assert lines[1].endswith(" MiB")
+
+
+def test_the_code_that_was_used_least_lately_goes_when_there_is_too_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third = assemble('(module (func (export "h") (result i32) (i32.const 9)))')
+    compiled(tmp_path, WASM, times=1)
+    compiled(tmp_path, OTHER, times=1)
+    compiled(tmp_path, WASM, times=0)
+    for number, wasm in enumerate((OTHER, WASM)):  # as boots would date their proofs
+        os.utime(proof(path_of(tmp_path, wasm)), (1e9 + number, 1e9 + number))
+    size = path_of(tmp_path, WASM).stat().st_size
+    used = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(leastused.shutil, "disk_usage", lambda _: used)
+    monkeypatch.setattr(leastused.prune, "__kwdefaults__", {"least": 5 * size // 2})
+    compiled(tmp_path, third, times=1)
+    kept = {path.stem for path in path_of(tmp_path, WASM).parent.iterdir()}
+    assert kept == {path_of(tmp_path, wasm).stem for wasm in (WASM, third)}
+    compiled(tmp_path, OTHER, times=1)
+
+
+def test_what_this_start_uses_outlives_what_earlier_ones_used(tmp_path: Path) -> None:
+    paths = [tmp_path / "key" / f"{n}.cwasm" for n in range(3)]
+    paths[0].parent.mkdir()
+    for path in paths:
+        path.write_bytes(bytes(10))
+        path.with_suffix(".json").write_text("{}")
+    os.utime(paths[0].with_suffix(".json"), (1, 1))  # a boot without a clock
+    least = -shutil.disk_usage(tmp_path).free
+    leastused.prune(tmp_path / "key", [paths[0]], least=least)
+    assert all(path.exists() for path in paths)  # half of the disk is free
+    with pytest.MonkeyPatch.context() as patch:
+        used = shutil.disk_usage(tmp_path)._replace(free=0)
+        patch.setattr(leastused.shutil, "disk_usage", lambda _: used)
+        leastused.prune(tmp_path / "key", [paths[0]], least=10)
+    assert [path.exists() for path in paths] == [True, False, False]
+
+
+def test_an_engine_that_nobody_uses_any_more_is_forgotten(tmp_path: Path) -> None:
+    old, other = tmp_path / "old", tmp_path / "other"
+    for directory in (old, other):
+        directory.mkdir()
+        (directory / "1.cwasm").write_bytes(b"code")
+    os.utime(old, (1.7e9, 1.7e9))
+    compiled(tmp_path, times=1)
+    assert (old.exists(), other.exists()) == (False, True)
+
+
+def path_of(directory: Path, wasm: bytes) -> Path:
+    return directory / engine_key(engine().options) / f"{hashlib.sha256(wasm).hexdigest()}.cwasm"

@@ -1,0 +1,62 @@
+"""How much compiled code is kept: versions come and go, and their code would fill the disk.
+
+What is removed while a module has it mapped stays mapped; the next start compiles it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+__all__ = ["prune"]
+
+# Bytes that are kept in any case; beyond them compiled code leaves as much of the disk free as it
+# takes.
+LEAST = 2 << 30
+# Seconds after which nobody comes back to an engine of other options or of an older version. Each
+# boot that uses one writes there.
+_ANOTHER_ENGINE = 30 * 86400.0
+
+
+def prune(directory: Path, used: Iterable[Path], *, least: int = LEAST) -> None:
+    """Removes what was used least lately. `used`: by this process, the latest last; what others
+    used is older than that. Blocks; what cannot be removed stays.
+    """
+    order = {path: number for number, path in enumerate(used)}
+    files = sorted(_files(directory), key=lambda file: (order.get(file[0], -1), file[1]))
+    total = sum(size for _, _, size in files)
+    with contextlib.suppress(OSError):
+        for path, _, size in files[:-1]:  # the last is why this is called
+            if total <= max(least, shutil.disk_usage(directory).free):
+                break
+            # The proof first: without it the code is not trusted, and not found.
+            path.with_suffix(".json").unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            total -= size
+        _forget_engines(directory)
+
+
+def _files(directory: Path) -> Iterator[tuple[Path, float, int]]:
+    """Each module's code, when its proof was written last, and its bytes."""
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.endswith(".cwasm"):
+                path = Path(entry.path)
+                with contextlib.suppress(OSError):
+                    size = entry.stat().st_size
+                    with contextlib.suppress(FileNotFoundError):
+                        yield path, path.with_suffix(".json").stat().st_mtime, size
+                        continue
+                    yield path, 0.0, size
+
+
+def _forget_engines(directory: Path) -> None:
+    now = time.time()  # noqa: TID251 - compared with dates of files
+    for other in directory.parent.iterdir():
+        engine = other != directory and other.is_dir() and not other.is_symlink()
+        if engine and now - other.stat().st_mtime > _ANOTHER_ENGINE:
+            shutil.rmtree(other, ignore_errors=True)
