@@ -71,6 +71,22 @@ class Tags:
                 tags[name] = history[:MAX_HISTORY]
             sync_directory(blobs)
 
+    def recover(self) -> str | None:
+        """Sets a document aside that is damaged, so that names can be given again; a line to say.
+        Raises EdgeError for what a newer version wrote.
+        """
+        with exclusive(self._directory / "tags.lock"):
+            try:
+                self.all()
+            except BundleError as error:
+                for number in range(1, 10):
+                    aside = self._path.with_name(f"{self._path.name}.damaged-{number}")
+                    if not aside.exists():
+                        break
+                self._path.replace(aside)
+                return f"{error.message}; it is kept as {aside.name}"
+        return None
+
     def remove(self, *names: str) -> None:
         """Forgets names and all that they stood for."""
         with self._changing() as tags:

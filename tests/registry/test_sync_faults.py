@@ -109,3 +109,33 @@ async def test_a_refused_version_does_not_take_the_place_of_the_one_before(tmp_p
             await sync.wait_idle()
             await sync.rollback("app")
             assert host.digest("app") == made[0]
+
+
+@pytest.mark.parametrize("junk", [b"", b"{", b'{"schema": 1, "tags": {"x": ["sha256:../.."]}}'])
+async def test_names_that_were_damaged_are_given_again(tmp_path: Path, junk: bytes) -> None:
+    state = tmp_path / "state"
+    async with liar() as registry:
+        made = [put(registry, tmp_path / "scratch", "hello", tag, "1", tag) for tag in "ab"]
+        settings = replace(SETTINGS, soak=0.0)
+
+        def entry(tag: str) -> ApplicationEntry:
+            return ApplicationEntry("app", f"{registry.host}/hello:{tag}")
+
+        host = FakeHost()
+        async with syncing(state, host, settings=settings) as sync:
+            await sync.deploy(entry("a"))
+            await sync.deploy(entry("b"))
+        (state / "blobs" / "tags.json").write_bytes(junk)
+        host, notes = FakeHost(), list[str]()
+        async with syncing(state, host, settings=settings, note=notes.append) as sync:
+            assert host.digest("app") == made[1]
+            assert any("kept as tags.json.damaged-1" in note for note in notes)
+            store = ContentStore(state)
+            assert store.tags.all()["application/app"] == (made[1], made[0])
+            await sync.wait_idle()
+            assert status(sync, "app").state == "live"
+            await sync.rollback("app")
+            assert host.digest("app") == made[0]
+            new = put(registry, tmp_path / "scratch", "hello", "c", "b")
+            await until(lambda: host.digest("app") == new)
+        assert (state / "blobs" / "tags.json.damaged-1").read_bytes() == junk

@@ -80,6 +80,24 @@ class Stage:
         while self._settling:
             await asyncio.wait(self._settling)
 
+    async def recover(self) -> None:
+        """Gives the names anew that the state needs, where those of the store were damaged."""
+        if said := await asyncio.to_thread(self._recover):
+            self._note(said)
+
+    def _recover(self) -> str | None:
+        store, apps = self._store, self._state.now.apps.items()
+        with store.lease():
+            if (said := store.tags.recover()) is None:
+                return None
+            former = {_live(name): v for name, app in apps for v in app.previous}
+            live = {_live(name): app.live for name, app in apps}
+            trials = {_trial(name): app.trial for name, app in apps}
+            for names in (former, live | trials):  # the newest last
+                found = {tag: v.digest for tag, v in names.items() if v}
+                store.tags.set_all({t: d for t, d in found.items() if store.size(d) is not None})
+        return said
+
     async def settled(self, record: Record) -> None:
         """Waits until the state knows what a watch has reported."""
         while tasks := [task for task, of in self._settling.items() if of is record]:

@@ -132,6 +132,8 @@ class Sync:
             self._note(said)
         self._file = tuple(entries)
         self._merge()
+        with self._noted():
+            await self._worker.stage.recover()
         for name in self._state.now.purging:
             with self._noted():
                 await self._purged(name)
