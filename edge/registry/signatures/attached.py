@@ -7,7 +7,6 @@ registry that cannot tell them, an index at another tag made of it. Knows nothin
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import replace
 
@@ -24,7 +23,7 @@ from edge.registry.manifest import (
     read,
 )
 from edge.registry.reference import Reference
-from edge.registry.signatures import attestation, simple
+from edge.registry.signatures import attestation
 from edge.registry.signatures.verify import Attached
 from edge.registry.store import ContentStore
 
@@ -53,9 +52,6 @@ MAX_BLOB = 256 << 10
 _MAX_TOTAL = 1 << 20
 # Bundles that are kept for one manifest: the newest that counted, and some before it.
 _MAX_KEPT = 4
-
-# The tags of the content store that this makes, or a push of signatures.
-_SUBJECT = re.compile(r":sha256-([0-9a-f]{64})(?:\.sig)?$")
 
 
 def signature_tag(reference: Reference, digest: Digest) -> Reference:
@@ -128,8 +124,9 @@ def of_store(store: ContentStore, reference: Reference, digest: Digest) -> Itera
 
 
 def keep(store: ContentStore, reference: Reference, digest: Digest, found: Attached) -> None:
-    """Into the content store, where collections leave it as long as the manifest is there; what
-    was kept for manifests that are gone is forgotten. Blocks.
+    """Into the content store, where a sweep leaves it as long as the manifest is there. Blocks.
+
+    The manifest may come later: what is verified is fetched afterwards.
     """
     with store.lease():
         for blob in found.manifest.blobs:
@@ -140,7 +137,6 @@ def keep(store: ContentStore, reference: Reference, digest: Digest, found: Attac
         else:
             tag, kept = signature_tag(reference, digest), found.descriptor.digest
         store.tags.set(str(tag), kept)
-    _forget_orphans(store, digest)
 
 
 def _listing(store: ContentStore, reference: Reference, digest: Digest, found: Attached) -> Digest:
@@ -166,27 +162,6 @@ def _bundles_kept(
     except BundleError:
         return ()
     return found.manifests if isinstance(found, Index) else ()
-
-
-def _forget_orphans(store: ContentStore, arriving: Digest) -> None:
-    """`arriving` may be verified before it is fetched."""
-    for name, history in store.tags.all().items():
-        found = _SUBJECT.search(name)
-        subject = Digest(found[1]) if found else arriving
-        gone = subject != arriving and store.size(subject) is None
-        if gone and all(_holds_signatures(store, digest) for digest in history[:1]):
-            store.tags.remove(name)
-
-
-def _holds_signatures(store: ContentStore, digest: Digest) -> bool:
-    """And nothing else: a person may call a bundle whatever looks like a tag of signatures."""
-    try:
-        found = read(store.read(digest, MAX_MANIFEST), str(digest))
-    except BundleError:
-        return False
-    entries = found.manifests if isinstance(found, Index) else found.layers
-    kinds = {entry.artifact_type or entry.media_type for entry in entries}
-    return bool(kinds) and kinds <= {simple.MEDIA_TYPE, attestation.MEDIA_TYPE}
 
 
 async def _resolve(client: RegistryClient, reference: Reference) -> Resolved | None:
