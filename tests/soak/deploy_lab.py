@@ -252,7 +252,7 @@ class Board:
     def refuses(self, reference: str) -> str:
         """Deploys what cannot go live; why it did not."""
         if FULL:
-            return self.edge("deploy", reference, code=1)
+            return self.edge("deploy", reference, code=1).partition("\nhint: ")[0]
         try:
             self.ask("/v1/deploy", reference=reference)
         except EdgeError as error:
