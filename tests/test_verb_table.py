@@ -37,6 +37,16 @@ def test_verbs_that_talk_to_a_node_do_not_load_the_engine(verb: str) -> None:
     assert not {m for m in loaded if m.startswith(("edge.engine", "edge.wasi", "edge.invocation"))}
 
 
+@pytest.mark.parametrize(
+    "option", ["--mqtt-password-file", "--mqtt-ca", "--mqtt-cert", "--mqtt-client-id"]
+)
+def test_a_node_does_not_pass_over_options_of_a_broker_that_is_not_named(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["run", option, "x"]) == 78
+    assert capsys.readouterr().err.startswith(f"edge: {option}: needs --mqtt\nhint: ")
+
+
 def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         cli.main(["--help"])
@@ -46,5 +56,22 @@ def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_unknown_verb_is_told_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        cli.main(["aps"])
+        cli.main(["frobnicate"])
     assert "'apps'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["deply", "x"], 'edge: error: there is no verb "deply"; did you mean "deploy"?'),
+        (["apps", "--jsn"], 'unrecognized arguments: --jsn; did you mean "--json"?'),
+        (["run", "--confg=x"], 'unrecognized arguments: --confg=x; did you mean "--config"?'),
+        (["apps", "--frobnicate"], "unrecognized arguments: --frobnicate"),
+    ],
+)
+def test_typing_mistakes_are_told_what_was_meant(
+    given: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(given)
+    assert capsys.readouterr().err.endswith(f"{said}\n")
