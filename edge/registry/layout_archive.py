@@ -18,6 +18,8 @@ __all__ = ["MOST_FILES", "Archive"]
 MOST_FILES = 100_000
 # Of one member, with long names and times.
 _HEADERS = 256 << 10
+# A layout's own files have shorter names.
+_LONGEST = 200
 
 
 class Archive:
@@ -52,11 +54,13 @@ class Archive:
         seen: set[str] = set()
         while (member := self._tar.next()) is not None:
             self._headers.given = 0
+            # It would remember each of them, with whatever a stranger wrote about it.
+            self._tar.members, member.pax_headers = [], {}
             count += 1
             name = member.name.removeprefix("./")
             if member.size < 0 or count > MOST_FILES:
                 raise BundleError(f"{self._title}: holds more than {MOST_FILES} files, or nonsense")
-            if not member.isreg() or member.issparse():
+            if not member.isreg() or member.issparse() or len(name) > _LONGEST:
                 continue
             if name in seen:
                 raise BundleError(f"{self._title}: {name[:200]!a}: is in it twice")

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tarfile
+import tracemalloc
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -360,6 +361,23 @@ def test_a_member_twice(store: ContentStore) -> None:
     again = tarfile.TarInfo("./index.json")
     with pytest.raises(BundleError, match=r"'index\.json': is in it twice"):
         import_file(tar(GOOD, (again, b"{}")), "x.tar", store)
+
+
+def test_what_members_say_of_themselves_is_not_remembered(store: ContentStore) -> None:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for number in range(100):
+            member = tarfile.TarInfo(f"blobs/sha256/{number}")
+            member.pax_headers = {"comment": "x" * (200 << 10)}
+            tar.addfile(member)
+    file.seek(0)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BundleError, match="has no oci-layout"):
+            import_file(file, "bomb", store)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_headers_without_end(store: ContentStore) -> None:
