@@ -55,7 +55,8 @@ class Archive:
         while (member := self._tar.next()) is not None:
             self._headers.given = 0
             # It would remember each of them, with whatever a stranger wrote about it.
-            self._tar.members, member.pax_headers = [], {}
+            member.pax_headers = {}
+            self._tar.members = []  # type: ignore[attr-defined]
             count += 1
             name = member.name.removeprefix("./")
             if member.size < 0 or count > MOST_FILES:
