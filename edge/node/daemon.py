@@ -301,7 +301,13 @@ async def _compose(stack: AsyncExitStack, settings: config.Daemon) -> _Parts:
     )
     docker = docker_config(os.environ)
     registries = await stack.enter_async_context(
-        Registries(settings.registries, docker=docker, credentials=credentials, note=_log.info)
+        Registries(
+            settings.registries,
+            docker=docker,
+            credentials=credentials,
+            note=_log.info,
+            clock=clock,
+        )
     )
     trusting = Trusting(settings, store, registries, clock)
     await trusting.load()
@@ -352,8 +358,9 @@ def _make_state_dir(path: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as exc:
+        reason = "is not a directory" if path.is_file() else (exc.strerror or str(exc)).lower()
         raise EdgeError(
-            f"{path}: {(exc.strerror or str(exc)).lower()}",
+            f"{path}: {reason}",
             hint="state needs a writable directory: --state-dir, or state_dir in [node]",
         ) from exc
 

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 
 from edge.errors import PullError, Refused
+from edge.registry.tls import is_about_dates
 
 __all__ = ["Busy", "NotFound", "is_failure", "read_some", "refusal", "translated"]
 
@@ -48,9 +49,12 @@ async def translated(name: str, seconds: float) -> AsyncIterator[None]:
     except TimeoutError as error:  # aiohttp's are TimeoutErrors too
         raise PullError(f"{name}: the registry does not answer in time") from error
     except aiohttp.ClientConnectorCertificateError as error:
+        hint = "name the authority that signed it: --registry-ca FILE"
+        if is_about_dates(error.certificate_error):
+            hint = "is this machine's date right? Then the registry needs a new certificate"
         raise Refused(
             f"{name}: the registry's certificate is not trusted: {error.certificate_error}",
-            hint="name the authority that signed it: --registry-ca FILE",
+            hint=hint,
         ) from error
     except aiohttp.ClientConnectorSSLError as error:
         raise Refused(
@@ -58,7 +62,8 @@ async def translated(name: str, seconds: float) -> AsyncIterator[None]:
             hint="if it speaks plain HTTP: --insecure",
         ) from error
     except aiohttp.ClientConnectorDNSError as error:
-        raise PullError(f"{name}: no address for {error.host}") from error
+        hint = "is its name right, and is there a network?"
+        raise PullError(f"{name}: no address for {error.host}", hint=hint) from error
     except aiohttp.ClientConnectorError as error:
         number = error.os_error.errno  # asyncio's own text says only that it failed, and where
         reason = os.strerror(number).lower() if number else str(error.os_error)

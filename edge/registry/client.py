@@ -24,6 +24,7 @@ from edge.registry.credentials import DockerConfig
 from edge.registry.digest import Digest
 from edge.registry.manifest import ACCEPTED, IMAGE_INDEX, MAX_MANIFEST, Descriptor
 from edge.registry.reference import Reference
+from edge.registry.tls import Clock
 from edge.registry.transport import (
     Exchange,
     Patience,
@@ -52,6 +53,7 @@ class RegistryClient:
     """Connections to registries, as an async context manager.
 
     `settings`: by registry, for those that need any. `note` gets a line for each wait.
+    `clock`: trusted time, for machines whose own may not be set.
     """
 
     def __init__(
@@ -61,8 +63,10 @@ class RegistryClient:
         docker: DockerConfig | None = None,
         patience: Patience | None = None,
         note: Callable[[str], None] = lambda _: None,
+        clock: Clock | None = None,
     ) -> None:
         self._settings = dict(settings or {})
+        self._clock = clock
         self._docker = docker or DockerConfig()
         self._patience = patience or Patience()
         self._note = note
@@ -193,7 +197,13 @@ class RegistryClient:
         if registry not in self._transports:
             settings = self._settings.get(registry, RegistrySettings())
             self._transports[registry] = Transport(
-                self._session, registry, settings, self._docker, self._patience, self._note
+                self._session,
+                registry,
+                settings,
+                self._docker,
+                self._patience,
+                self._note,
+                self._clock,
             )
         return self._transports[registry]
 

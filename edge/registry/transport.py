@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 import aiohttp
 from yarl import URL
 
-from edge.errors import ConfigError, PullError, Refused
+from edge.errors import PullError, Refused
 from edge.registry.answers import Busy, is_failure, read_some, refusal, translated
 from edge.registry.auth import Authenticator, TokenRequest
 from edge.registry.credentials import Credential, DockerConfig
 from edge.registry.reference import Reference
+from edge.registry.tls import Clock, client_context
 
 __all__ = [
     "Body",
@@ -120,14 +121,17 @@ class Transport:
         docker: DockerConfig,
         patience: Patience,
         note: Callable[[str], None],
+        clock: Clock | None = None,
     ) -> None:
         self._session, self._registry, self._settings = session, registry, settings
+        self._clock = clock
         self._docker, self._patience, self._note = docker, patience, note
         # The one registry whose host is not its name.
         host = "registry-1.docker.io" if registry == "docker.io" else registry
         self._base = URL(f"{_scheme(registry, settings)}://{host}")
         self._auth = Authenticator(registry, self._credential, self._token)
-        self._tls: ssl.SSLContext | None = None
+        # By whether the machine's clock is set: until then, dates are checked by trusted time.
+        self._tls: dict[bool, ssl.SSLContext] = {}
 
     @asynccontextmanager
     async def send(self, exchange: Exchange) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -234,9 +238,12 @@ class Transport:
     async def _context(self) -> ssl.SSLContext | bool:
         if self._base.scheme == "http":
             return True
-        if self._tls is None:  # reads hundreds of certificates
-            self._tls = await asyncio.to_thread(_tls, self._settings.ca_file)
-        return self._tls
+        clock = None if self._clock is None or self._clock.is_set else self._clock
+        known = self._tls.get(clock is None)
+        if known is None:  # reads hundreds of certificates
+            known = await asyncio.to_thread(client_context, self._settings.ca_file, clock)
+            self._tls[clock is None] = known
+        return known
 
     async def _credential(self) -> Credential | None:
         if self._settings.username is not None:
@@ -280,13 +287,3 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _tls(ca_file: Path | None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if ca_file is not None:
-        try:
-            context.load_verify_locations(ca_file)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"{ca_file}: {error.strerror or 'is not a PEM file'}") from error
-    return context

@@ -13,6 +13,7 @@ from edge.errors import ConfigError
 from edge.registry.client import Patience, RegistryClient, RegistrySettings
 from edge.registry.credentials import DockerConfig
 from edge.registry.reference import Reference
+from edge.registry.tls import Clock
 
 __all__ = ["Registries", "configured"]
 
@@ -36,7 +37,9 @@ class Registries:
         credentials: Path | None = None,
         patience: Patience | None = None,
         note: Callable[[str], None] = lambda _: None,
+        clock: Clock | None = None,
     ) -> None:
+        self._clock = clock
         self._configured = tuple(configured)
         self._docker = docker
         self._credentials = credentials
@@ -79,6 +82,7 @@ class Registries:
             docker=docker,
             patience=self._patience,
             note=self._note,
+            clock=self._clock,
         )
         return await self._opened.enter_async_context(client)
 
