@@ -56,7 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb. Returns the exit code: 0, or that of the error; 130 when interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     end = given.index("--") if "--" in given else len(given)
-    parser = _parser(_modules(given))
+    verb = _verb(given)
+    parser = _parser([VERBS[verb]] if verb in VERBS else dict.fromkeys(VERBS.values()))
+    if (verb not in VERBS) and (hint := _did_you_mean(verb, VERBS)):
+        parser.error(f'there is no verb "{verb}"; {hint}')
     options = parser.parse_args(given[:end])
     options.arguments = given[end + 1 :]
     if options.arguments and not getattr(options, "once", False):
@@ -84,7 +87,9 @@ class _Parser(argparse.ArgumentParser):
     ) -> tuple[argparse.Namespace, list[str]]:
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+            options = (option for action in self._actions for option in action.option_strings)
+            hint = _did_you_mean(unknown[0].partition("=")[0], options)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{f'; {hint}' if hint else ''}")
         return found, unknown
 
 
@@ -98,9 +103,15 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _modules(given: Sequence[str]) -> Iterable[str]:
-    verb = next((text for text in given if not text.startswith("-")), "")
-    return [VERBS[verb]] if verb in VERBS else dict.fromkeys(VERBS.values())
+def _verb(given: Sequence[str]) -> str:
+    return next((text for text in given if not text.startswith("-")), "")
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    import difflib
+
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.75)
+    return f'did you mean "{close[0]}"?' if close else None
 
 
 def _parser(modules: Iterable[str]) -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""The options of `edge up` that name an MQTT broker."""
+"""The options of `edge up` and `edge run` that name an MQTT broker."""
 
 from __future__ import annotations
 
@@ -73,6 +73,17 @@ async def broker(options: argparse.Namespace) -> AsyncIterator[Mqtt]:
         yield Mqtt(url=url, protocol="3.1.1", client_id=options.mqtt_client_id or "")
 
 
+def need_url(options: argparse.Namespace) -> None:
+    """For who takes a broker from the command line whole or not at all. Raises ConfigError."""
+    for option in (option for option in _OPTIONS.values() if _given(options, option)):
+        if options.mqtt is None:
+            raise ConfigError(f"{option}: needs --mqtt", hint="or say it in [mqtt] of edge.toml")
+
+
+def _given(options: argparse.Namespace, option: str) -> bool:
+    return getattr(options, option.removeprefix("--").replace("-", "_")) is not None
+
+
 def _settings(options: argparse.Namespace) -> Mqtt:
     if options.mqtt:
         parse_mqtt_url(options.mqtt, "--mqtt")
@@ -92,7 +103,7 @@ def _by_option(error: ConfigError, options: argparse.Namespace) -> ConfigError:
     """Names the options that were given instead of the keys that they stand for."""
     message, hint = error.message, error.hint
     for key, option in _OPTIONS.items():
-        if getattr(options, option.removeprefix("--").replace("-", "_")) is None:
+        if not _given(options, option):
             continue
         if message.startswith(f"{key}:"):
             message = option + message.removeprefix(key)

@@ -45,6 +45,7 @@ def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    mqtt.need_url(options)
     openfiles.allow_many()
     try:
         return asyncio.run(_run(options))
