@@ -99,7 +99,7 @@ def test_the_public_key_is_what_is_printed(
 def test_a_key_is_never_overwritten(key: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = key.read_bytes()
     assert main(["sign", "--generate-key", str(key)]) == 78
-    assert "file exists" in capsys.readouterr().err
+    assert "file exists\nhint: it stays; name another\n" in capsys.readouterr().err
     key.with_suffix(".pub").unlink()
     assert main(["sign", "--generate-key", str(key)]) == 78
     assert key.read_bytes() == before
@@ -123,6 +123,29 @@ def test_mistakes(
 ) -> None:
     assert main(["sign", *arguments]) == 78
     assert said in capsys.readouterr().err
+
+
+def test_keys_that_are_mixed_up_are_told_apart(
+    key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    public = key.with_suffix(".pub")
+    assert main(["sign", "127.0.0.1:9/app:1", "--key", str(public)]) == 78
+    assert f"edge: {public}: is a public key, which cannot sign\nhint: " in capsys.readouterr().err
+    assert main(["verify", "127.0.0.1:9/app:1", "--key", str(key)]) == 78
+    assert f"edge: {key}: is a private key" in capsys.readouterr().err
+
+
+def test_a_key_with_a_password_asks_for_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COSIGN_PASSWORD", "secret")
+    assert main(["sign", "--generate-key", str(tmp_path / "s.key")]) == 0
+    capsys.readouterr()
+    monkeypatch.setenv("COSIGN_PASSWORD", "")
+    assert main(["sign", "127.0.0.1:9/app:1", "--key", str(tmp_path / "s.key")]) == 78
+    said = capsys.readouterr().err
+    assert said.startswith(f"edge: {tmp_path / 's.key'}: has a password, and none was given\n")
+    assert "--key-password-file" in said
 
 
 @pytest.mark.parametrize("time", ["0", "soon", "101d5", "99999999d", "-1d"])

@@ -139,8 +139,10 @@ def _run_verify(options: argparse.Namespace) -> int:
 
 
 async def _verify(options: argparse.Namespace) -> Reference:
+    from edge.registry.signatures.keys import load_all
     from edge.registry.signatures.sign import subjects
 
+    load_all(options.key)  # a mistake in them is told before a registry is asked
     reference: Reference = options.reference
     with tempfile.TemporaryDirectory(prefix="edge-verify-") as directory:
         store = ContentStore(Path(directory))
@@ -159,7 +161,7 @@ def _generate(options: argparse.Namespace) -> int:
     if public == private:
         raise ConfigError(f"{private}: .pub is for the public key", hint="call it edge.key")
     if public.exists():
-        raise ConfigError(f"{public}: file exists")
+        raise ConfigError(f"{public}: file exists", hint="it stays; name another")
     key = SigningKey.generate()
     _create(private, key.to_pem(key_password(options, new=True)), 0o600)
     _create(public, key.public.to_pem(), 0o644)

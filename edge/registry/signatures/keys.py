@@ -90,7 +90,7 @@ class SigningKey:
         """
         data = _read(path)
         if b"PRIVATE KEY-----" not in data:
-            raise ConfigError(f"{path}: is not a private key in PEM")
+            raise _no_private_key(path, data)
         if sealed.is_sealed(data):
             der = sealed.open_sealed(data, password(), str(path))
             return cls._loaded(lambda: serialization.load_der_private_key(der, None), path)
@@ -123,6 +123,15 @@ class SigningKey:
             serialization.NoEncryption(),
         )
         return sealed.seal(der, password)
+
+
+def _no_private_key(path: Path, data: bytes) -> ConfigError:
+    if b"PUBLIC KEY-----" in data:
+        return ConfigError(
+            f"{path}: is a public key, which cannot sign",
+            hint="name the private key that belongs to it",
+        )
+    return ConfigError(f"{path}: is not a private key in PEM")
 
 
 def load_all(paths: Iterable[Path]) -> tuple[PublicKey, ...]:

@@ -30,6 +30,8 @@ _COSTS = (1 << 15, 1 << 16, 1 << 17)
 _COST = 1 << 16
 _BLOCK = 8
 
+_GIVE = "--key-password-file FILE, or COSIGN_PASSWORD in the environment"
+
 
 def is_sealed(data: bytes) -> bool:
     return _PEM.search(data) is not None
@@ -47,6 +49,8 @@ def open_sealed(data: bytes, password: bytes, name: str) -> bytes:
     try:
         return SecretBox(_derive(password, salt, cost)).decrypt(ciphertext, nonce)
     except (CryptoError, ValueError):
+        if not password:
+            raise ConfigError(f"{name}: has a password, and none was given", hint=_GIVE) from None
         raise ConfigError(f"{name}: the password does not open it") from None
 
 
