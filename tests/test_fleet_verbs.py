@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -158,6 +159,30 @@ def test_check_answers_programs(edge: Edge, fleet_toml: Path, registry: str) -> 
             }
         ],
     }
+
+
+def test_check_says_for_whom_there_is_nothing(
+    edge: Edge, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    (tmp_path / "few.toml").write_text(
+        'fleet = "few"\n[[application]]\nname = "x"\nreference = "localhost:5000/x:1"\n'
+        'select = { names = ["till"] }\n'
+    )
+    named = edge("fleet", "check", "few.toml", "--name", "pi", "--label", "kind=pos")
+    assert (named.returncode, named.stdout) == (0, "")
+    edge("fleet", "check", "few.toml")
+    assert caplog.messages == [
+        "nothing of it is for a node named pi, kind=pos",
+        "nothing of it is for a node without a name, no labels",
+    ]
+
+
+def test_a_document_of_another_ending_is_told_which_it_needs(edge: Edge, tmp_path: Path) -> None:
+    (tmp_path / "fleet.tml").write_text('fleet = "few"\n')
+    done = edge("fleet", "show", "fleet.tml")
+    assert done.returncode == 1
+    assert done.stderr.endswith("hint: a fleet.toml is known by its ending, .toml\n")
 
 
 def test_mistakes_are_one_line_each(edge: Edge, tmp_path: Path) -> None:

@@ -67,7 +67,12 @@ def _add_push(verbs: Verbs, common: argparse.ArgumentParser) -> None:
 
 
 def _add_show(verbs: Verbs, common: argparse.ArgumentParser) -> None:
-    parser = verbs.add_parser("show", parents=[common], help="show what a document says")
+    parser = verbs.add_parser(
+        "show",
+        parents=[common],
+        help="show what a document says",
+        description="Shows a document: what runs where, and who takes it first.",
+    )
     _document_argument(parser)
     registry_arguments(parser)
     parser.set_defaults(run=_run_show)
@@ -212,7 +217,9 @@ def _run_check(options: argparse.Namespace) -> int:
         sys.stdout.write(f"{json.dumps({'node': node.name, 'applications': runs}, indent=1)}\n")
         return 0
     if not chosen:
-        _log.info("nothing of it is for this node")
+        labels = " ".join(f"{key}={value}" for key, value in node.labels.items()) or "no labels"
+        name = f"named {node.name}" if node.name else "without a name"
+        _log.info("nothing of it is for a node %s, %s", name, labels)
     _write_table(
         (t.name, t.entry.reference or "", _mount(t.entry.mount), _turn(t.rollout, t.name, node))
         for t in chosen
@@ -228,6 +235,10 @@ def _read(options: argparse.Namespace) -> Document:
         return author.load(source, _now()).document
     try:
         return document.read(source.read_bytes(), str(source))
+    except BundleError as error:
+        if error.hint is None and source.suffix != ".json":
+            error.hint = "a fleet.toml is known by its ending, .toml"
+        raise
     except OSError as error:
         raise ConfigError(f"{source}: {(error.strerror or '').lower()}") from error
 
