@@ -103,8 +103,9 @@ def _run_restore(options: argparse.Namespace) -> int:
         _report("a backup", restore.verify(options.file))
         return 0
     found = restore.read(options.file)
-    state_dir = _state_dir(options, found)
+    # In this order: the configuration often says where the state is.
     target = None if options.no_config else _config(options, found)
+    state_dir = _state_dir(options, found)
     _report("restored", restore.restore(options.file, state_dir, config=target))
     return 0
 

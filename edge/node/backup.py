@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from edge.errors import EdgeError
+from edge.errors import ConfigError, EdgeError
 from edge.node.claim import CONFIG, DATABASES, FILES, STATE, TREES, locked
 from edge.registry.digest import Digest
 from edge.registry.disk import explained, sync_directory
@@ -72,7 +72,12 @@ def make(
     `config`: the edge.toml that belongs to it. `bundles`: with the content store.
     """
     if not state_dir.is_dir():
-        raise EdgeError(f"{state_dir}: there is no state of a node", hint="name it: --state-dir")
+        hint = "name it: --state-dir, or --config for the edge.toml that does"
+        raise ConfigError(f"{state_dir}: there is no state of a node", hint=hint)
+    if target.is_dir():
+        raise ConfigError(f"{target}: is a directory", hint="name a file, which may be in it")
+    if not target.parent.is_dir():
+        raise ConfigError(f"{target.parent}: there is no such directory")
     if (state_dir / "restore").exists():
         raise EdgeError(
             f"{state_dir}: a restore was interrupted", hint="start the node, or restore again"

@@ -29,7 +29,7 @@ from edge.application.fields import (
     string,
 )
 from edge.application.units import show_size
-from edge.errors import BundleError, EdgeError
+from edge.errors import BundleError, ConfigError, EdgeError
 from edge.node.backup import MANIFEST, SCHEMA
 from edge.node.claim import (
     BLOBS,
@@ -137,7 +137,7 @@ def _opened(path: Path) -> Iterator[tuple[Backup, tarfile.TarFile]]:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise EdgeError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+        raise ConfigError(f"{path}: {(error.strerror or str(error)).lower()}") from error
     with file:
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:

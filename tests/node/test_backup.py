@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from edge.errors import BundleError, EdgeError
+from edge.errors import BundleError, ConfigError, EdgeError
 from edge.node import backup, claim, restore
 from edge.registry.store import ContentStore
 
@@ -110,6 +110,18 @@ def test_only_its_owner_may_read_it(board: Board, tmp_path: Path) -> None:
         os.umask(before)
     assert (tmp_path / "b.tar").stat().st_mode & 0o777 == 0o600
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b.tar", "etc", "state"]
+
+
+def test_a_target_that_cannot_be_is_told_before_anything_is_written(
+    board: Board, tmp_path: Path
+) -> None:
+    (tmp_path / "target").mkdir()
+    with pytest.raises(ConfigError, match=r"target: is a directory$") as caught:
+        board.backup(tmp_path / "target")
+    assert caught.value.hint == "name a file, which may be in it"
+    with pytest.raises(ConfigError, match=r"nowhere: there is no such directory$"):
+        board.backup(tmp_path / "nowhere" / "x.tar")
+    assert list((tmp_path / "target").iterdir()) == []
 
 
 def test_other_tools_read_it(board: Board, tmp_path: Path) -> None:
@@ -596,7 +608,7 @@ def test_the_verbs(board: Board, tmp_path: Path) -> None:
     assert board.says() == all_say("old")
     done = edge("restore", tmp_path / "nothing.tar")
     assert (done.returncode, done.stderr) == (
-        1,
+        78,
         f"edge: {tmp_path}/nothing.tar: no such file or directory\n",
     )
 
@@ -605,10 +617,10 @@ def test_places_that_a_backup_names_need_somebody_who_says_so(board: Board, tmp_
     edge("backup", tmp_path / "b.tar", "--config", board.config)
     done = edge("restore", tmp_path / "b.tar")
     assert done.returncode == 78
-    assert f"hint: --state-dir {board.state}" in done.stderr
-    done = edge("restore", tmp_path / "b.tar", "--state-dir", board.state)
-    assert done.returncode == 78
     assert f"hint: --config {board.config}, or --no-config" in done.stderr
+    done = edge("restore", tmp_path / "b.tar", "--no-config")
+    assert done.returncode == 78
+    assert f"hint: --state-dir {board.state}" in done.stderr
     board.fill("new")
     done = edge("restore", tmp_path / "b.tar", "--state-dir", board.state, "--no-config")
     assert done.returncode == 0, done.stderr
