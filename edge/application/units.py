@@ -52,3 +52,12 @@ def show_size(number: int) -> str:
         if number >= _BYTES[unit] and number % _BYTES[unit] == 0:
             return f"{number // _BYTES[unit]}{unit}"
     return f"{number}B"
+
+
+def show_about(number: int) -> str:
+    """As exactly as people want to know it, in the same units: `17.7MiB`."""
+    exact = show_size(number)
+    if len(exact) <= len("1023KiB"):
+        return exact
+    unit = next(unit for unit in ("TiB", "GiB", "MiB", "KiB") if number >= _BYTES[unit])
+    return f"{number / _BYTES[unit]:.1f}{unit}"

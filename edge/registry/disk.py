@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edge.application.units import show_size
+from edge.application.units import show_about
 from edge.errors import EdgeError
 
 __all__ = [
+    "NO_QUOTA",
     "NO_ROOM",
     "NoRoom",
     "allocate",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 NO_ROOM = "remove applications, or give the state directory more room"
+NO_QUOTA = "remove applications, or raise quota in [limits] of edge.toml"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -102,8 +104,8 @@ def explained(directory: Path, size: int | None = None) -> Iterator[None]:
         if error.errno not in _FULL:
             raise
         free = shutil.disk_usage(directory).free
-        wanted = "no room" if size is None else f"no room for {show_size(size)}"
+        wanted = "no room" if size is None else f"no room for {show_about(size)}"
         raise NoRoom(
-            f"{directory}: {wanted}: {error.strerror}, {show_size(free)} are free",
+            f"{directory}: {wanted}: {error.strerror}, {show_about(free)} are free",
             hint=NO_ROOM,
         ) from error

@@ -26,11 +26,19 @@ from types import TracebackType
 from typing import IO
 
 from edge.application.fields import Reader, Table, Where, integer, mapping, parsed
-from edge.application.units import show_size
+from edge.application.units import show_about, show_size
 from edge.errors import BundleError
 from edge.registry.atomic import write_file
 from edge.registry.digest import Digest
-from edge.registry.disk import NO_ROOM, NoRoom, allocate, explained, leased, sync_directory
+from edge.registry.disk import (
+    NO_QUOTA,
+    NO_ROOM,
+    NoRoom,
+    allocate,
+    explained,
+    leased,
+    sync_directory,
+)
 from edge.registry.manifest import Descriptor, read_json
 from edge.registry.tags import Tags
 
@@ -130,7 +138,7 @@ class ContentStore:
         self._usage.check(size)
         if size - spooled > (free := shutil.disk_usage(self.directory).free):
             raise NoRoom(
-                f"{self.directory}: no room for {show_size(size)}: {show_size(free)} are free",
+                f"{self.directory}: no room for {show_about(size)}: {show_about(free)} are free",
                 hint=NO_ROOM,
             )
 
@@ -330,9 +338,9 @@ class _Usage:
             self._counted = time.monotonic()
         if self._used + size > self._quota:
             raise NoRoom(
-                f"{self._directory}: {show_size(size)} more would be beyond its quota: "
-                f"{show_size(self._used)} of {show_size(self._quota)} are used",
-                hint=NO_ROOM,
+                f"{self._directory}: {show_about(size)} more would be beyond its quota: "
+                f"{show_about(self._used)} of {show_about(self._quota)} are used",
+                hint=NO_QUOTA,
             )
 
     def release(self, size: int) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edge.application.names import kebab, label, variable_name
 from edge.application.templates import Template, Variable, resolve
-from edge.application.units import duration, show_duration, show_size, size
+from edge.application.units import duration, show_about, show_duration, show_size, size
 from edge.errors import ConfigError
 
 
@@ -148,6 +148,14 @@ def test_not_sizes(text: str) -> None:
 @given(st.integers(0, 1 << 45))
 def test_a_size_is_read_back_from_what_it_shows(number: int) -> None:
     assert size(show_size(number)) == number
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [(0, "0B"), (2500, "2500B"), (4 << 20, "4MiB"), (18539578, "17.7MiB"), (3 << 40, "3TiB")],
+)
+def test_sizes_are_shown_as_people_want_to_know_them(number: int, shown: str) -> None:
+    assert show_about(number) == shown
 
 
 @given(st.integers(0, 10**7))
