@@ -318,7 +318,8 @@ def _path(digest: Digest) -> str:
 
 
 def _told(error: OSError, path: Path) -> EdgeError:
-    return EdgeError(f"{error.filename or path}: {(error.strerror or str(error)).lower()}")
+    kind = ConfigError if isinstance(error, FileNotFoundError) else EdgeError
+    return kind(f"{error.filename or path}: {(error.strerror or str(error)).lower()}")
 
 
 def _packed(layout: _Directory) -> Iterator[bytes]:

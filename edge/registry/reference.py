@@ -92,8 +92,11 @@ def is_tag(text: str) -> bool:
 def looks_like_reference(text: str) -> bool:
     """Whether a text that is not the path of something existing was meant as a reference.
 
-    `app.d/x.wasm` and `app.d/spin.toml` are paths with a typing mistake.
+    `app.d/x.wasm` and `app.d/spin.toml` are paths with a typing mistake; what ends in a digest that
+    is none is a reference with one.
     """
+    if "@sha256:" in text:
+        return True
     if text.endswith((".wasm", ".toml")):
         return False
     try:

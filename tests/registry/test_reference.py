@@ -105,6 +105,7 @@ def test_what_is_wanted_is_the_digest_or_the_tag_or_the_latest() -> None:
         ("hello", False),
         ("build.d/app.wasm", False),
         ("app.d/spin.toml", False),
+        ("a.example/x@sha256:123", True),
     ],
 )
 def test_references_are_told_from_paths(text: str, expected: bool) -> None:
