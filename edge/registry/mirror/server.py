@@ -33,6 +33,11 @@ __all__ = ["Mirror"]
 Pushed = Callable[[Reference, Digest], None]
 
 _READS = ("GET", "HEAD")
+
+_TAKEN = (
+    "another program, or another node, listens there: choose another in [mirror] of edge.toml;"
+    ' "": no registry'
+)
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
 
 
@@ -177,7 +182,7 @@ def _not_listening(address: Address, error: OSError) -> EdgeError:
     taken = error.errno == errno.EADDRINUSE
     return EdgeError(
         f"mirror.listen: {address}: {os.strerror(error.errno or 0).lower()}",
-        hint="another program, or another node, listens there: choose another" if taken else None,
+        hint=_TAKEN if taken else None,
     )
 
 
