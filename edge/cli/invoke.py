@@ -117,10 +117,11 @@ def _data(given: str | None) -> bytes:
 
 
 async def _invoke(node: NodeClient, options: argparse.Namespace, body: Mapping[str, Any]) -> int:
-    code = 0
+    code, last = 0, b""
     async for part in node.lines("/v1/invoke", body):
         if "data" in part:
-            sys.stdout.buffer.write(base64.b64decode(part["data"]))
+            last = base64.b64decode(part["data"])
+            sys.stdout.buffer.write(last)
             sys.stdout.buffer.flush()
         elif "status" in part:
             code = int(part["status"] >= 400)
@@ -131,6 +132,8 @@ async def _invoke(node: NodeClient, options: argparse.Namespace, body: Mapping[s
                 sys.stderr.write(f"edge: the event was not handled: {_why(part)}\n")
             _tell(options, part["outcome"])
         elif "seconds" in part:
+            if last and not last.endswith(b"\n") and sys.stdout.isatty():
+                _tell(options, "")  # a line of its own, where both are seen
             _tell(options, f"{part['seconds'] * 1000:.3g} ms")
     return code
 
