@@ -40,7 +40,7 @@ class NoRoom(EdgeError):
 @contextmanager
 def leased(directory: Path) -> Iterator[None]:
     """While it is held nothing in the directory is collected. Many may hold it."""
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=0o750, parents=True, exist_ok=True)
     lock = _lock(directory / "lock", fcntl.LOCK_SH)
     try:
         yield
@@ -51,7 +51,7 @@ def leased(directory: Path) -> Iterator[None]:
 @contextmanager
 def exclusive(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """A lock for one; whether it was got, which it always is with `wait`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     try:
         lock = _lock(path, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -64,8 +64,10 @@ def exclusive(path: Path, *, wait: bool = True) -> Iterator[bool]:
 
 
 def _lock(path: Path, kind: int) -> int:
-    """A lock that ends with its file descriptor, and so with its process."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    """A lock that ends with its file descriptor, and so with its process. Whoever may read its file
+    could hold it for ever: nobody but its owner may.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, kind)
     except BaseException:

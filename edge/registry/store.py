@@ -207,7 +207,9 @@ class ContentStore:
             write_file(self._record(archive), data)
 
     def _make_directories(self) -> None:
-        self._sha256.mkdir(parents=True, exist_ok=True)
+        # Bundles and documents may hold what other users of the machine need not know.
+        self.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        self._sha256.mkdir(exist_ok=True)
         (self.directory / "incoming").mkdir(exist_ok=True)
 
     def _record(self, archive: Digest) -> Path:

@@ -5,6 +5,7 @@ import os
 import random
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -555,3 +556,24 @@ def test_killed_at_random_nothing_grows(tmp_path: Path) -> None:
         died += killed(tmp_path, dice.randrange(1, 300))
         check_after_death(ContentStore(tmp_path))
     assert died > 10
+
+
+def test_other_users_can_neither_read_nor_lock_it(tmp_path: Path) -> None:
+    old = os.umask(0o022)
+    try:
+        for number, use in enumerate((ContentStore.lease, lambda s: s.writer(1), _tagged)):
+            store = ContentStore(tmp_path / str(number))
+            with use(store):
+                pass
+            assert stat.S_IMODE(store.directory.stat().st_mode) == 0o750
+            locks = [path for path in store.directory.iterdir() if "lock" in path.name]
+            assert locks
+            assert {stat.S_IMODE(path.stat().st_mode) for path in locks} == {0o600}
+    finally:
+        os.umask(old)
+
+
+@contextmanager
+def _tagged(store: ContentStore) -> Iterator[None]:
+    store.tags.set("name", store.add(b"content", "").digest)
+    yield
