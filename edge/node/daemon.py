@@ -49,6 +49,8 @@ __all__ = ["Daemon", "run"]
 
 # Seconds that events under way get after SIGTERM or Ctrl-C.
 DRAIN = 30.0
+# Seconds between two looks at whether the time is worth keeping.
+_TIME_LOOK = 600.0
 
 _log = logging.getLogger("edge.node")
 
@@ -245,13 +247,15 @@ class Daemon:
             notifier.ready(self.summary)
 
     async def _save_time(self) -> None:
-        """For the next boot, which may have no clock. Once an hour: nothing is written oftener."""
+        """For the next boot, which may have no clock. Written is once an hour, looked oftener: the
+        clock may be set after the start, of a board that is not on for long.
+        """
         while True:
             try:
                 await asyncio.to_thread(self._parts.clock.save)
             except OSError as exc:
                 _log.warning("the time is not kept for the next boot: %s", exc.strerror)
-            await asyncio.sleep(3600)
+            await asyncio.sleep(_TIME_LOOK)
 
     def _clock_notes(self) -> list[str]:
         if self._parts.clock.is_set:
