@@ -77,7 +77,7 @@ def locked(state_dir: Path, name: str) -> Iterator[bool]:
     with exclusive(state_dir / name, wait=False) as alone:
         owner = state_dir.stat()
         if alone and os.geteuid() == 0 and owner.st_uid != 0:
-            os.chown(state_dir / name, owner.st_uid, owner.st_gid)
+            os.chown(state_dir / name, owner.st_uid, owner.st_gid, follow_symlinks=False)
         yield alone
 
 

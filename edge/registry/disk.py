@@ -65,9 +65,11 @@ def exclusive(path: Path, *, wait: bool = True) -> Iterator[bool]:
 
 def _lock(path: Path, kind: int) -> int:
     """A lock that ends with its file descriptor, and so with its process. Whoever may read its file
-    could hold it for ever: nobody but its owner may.
+    could hold it for ever: nobody but its owner may. A link is not followed: root locks what
+    belongs to others, too.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, 0o600)
     try:
         fcntl.flock(descriptor, kind)
     except BaseException:

@@ -574,6 +574,25 @@ def test_a_link_in_the_state_directory_is_not_replaced(board: Board, tmp_path: P
         restore.restore(tmp_path / "b.tar", board.state, config=None)
 
 
+@pytest.mark.parametrize("name", ["node.lock", "backup.lock"])
+def test_root_does_not_follow_what_the_user_of_a_node_has_linked(tmp_path: Path, name: str) -> None:
+    """Its owner and its locks would be given to whoever has taken over the node."""
+    state, victim = tmp_path / "state", tmp_path / "victim"
+    state.mkdir()
+    victim.write_text("root's")
+    (state / name).symlink_to(victim)
+    if os.geteuid() == 0:
+        os.chown(state, 12345, 12345)
+    with pytest.raises(OSError, match="symbolic"), claim.locked(state, name):
+        pass
+    assert victim.stat().st_uid == os.geteuid()
+    (state / name).unlink()
+    (state / name).symlink_to(tmp_path / "new")
+    with pytest.raises(OSError, match="symbolic"), claim.locked(state, name):
+        pass
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_node_runs_after_what_was_given_to_its_user(board: Board, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root gives files away")
