@@ -21,6 +21,8 @@ __all__ = ["NodeClient"]
 _CONNECT = 5.0
 _SILENCE = 60.0
 
+_ENDED = "it ended before it had answered"
+
 
 class NodeClient:
     """One node's API, as an async context manager. Raises EdgeError; ConfigError where the node
@@ -59,7 +61,7 @@ class NodeClient:
             async for line in lines:
                 if "result" in line:
                     return line["result"]
-        raise self._lost("it ended before it had answered")
+        raise self._lost(_ENDED)
 
     async def _lines(self, path: str, data: Any) -> AsyncGenerator[dict[str, Any], None]:
         async with self._request("POST", path, data=data) as response:
@@ -80,7 +82,7 @@ class NodeClient:
                 return line["result"]
             if text := line.get("progress"):
                 progress(text)
-        raise self._lost("it ended before it had answered")
+        raise self._lost(_ENDED)
 
     @asynccontextmanager
     async def _request(
@@ -96,6 +98,8 @@ class NodeClient:
             raise self._unreachable(exc.os_error) from exc
         except TimeoutError as exc:
             raise self._lost("it does not answer", "`systemctl status edge`") from exc
+        except aiohttp.ClientPayloadError as exc:  # it says only how HTTP noticed
+            raise self._lost(_ENDED, "once it runs again, `edge apps` shows what it has") from exc
         except (aiohttp.ClientError, ValueError) as exc:
             raise self._lost(f"the connection broke: {exc}") from exc
 

@@ -124,7 +124,7 @@ class Control:
             "last_sync": _moment(facts.last_sync),
             "generation": facts.generation,
             "store": {"used": facts.stored, "quota": settings.quota},
-            "notes": facts.notes,
+            "notes": (*facts.notes, *await asyncio.to_thread(_forgotten, settings.node.state_dir)),
         }
 
     def entry(self, request: object) -> config.ApplicationEntry:
@@ -223,6 +223,14 @@ class Control:
             hint = did_you_mean(name, known) or "`edge apps` lists what this node has"
             raise ConfigError(f"application {name}: is not on this node", hint=hint)
         return known[name]
+
+
+def _forgotten(state_dir: Path) -> list[str]:
+    """Of each list of applications that was damaged and kept aside, until somebody removes it."""
+    return [
+        f"{path.name} was damaged: deploy again what is missing, then remove that file"
+        for path in sorted(state_dir.glob("apps.json.damaged-*"))
+    ]
 
 
 def _app(status: AppStatus) -> dict[str, Any]:

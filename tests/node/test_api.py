@@ -531,3 +531,27 @@ async def test_a_server_that_is_no_node_is_told(tmp_path: Path) -> None:
     async with server, NodeClient(tmp_path / "s") as client:
         with pytest.raises(EdgeError, match="the connection broke"):
             await client.get("/v1/apps")
+
+
+async def test_a_node_that_dies_while_it_works_is_told_in_words(tmp_path: Path) -> None:
+    async def dying(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(b'15\r\n{"progress": "going"}\r\n')
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_unix_server(dying, tmp_path / "s")
+    async with server, NodeClient(tmp_path / "s") as client:
+        with pytest.raises(EdgeError, match=r"it ended before it had answered$") as caught:
+            await client.result("/v1/deploy", {})
+    assert "edge apps" in (caught.value.hint or "")
+
+
+async def test_a_list_that_was_damaged_is_noted_until_it_is_removed(
+    tmp_path: Path, node: Open
+) -> None:
+    async with node() as (_, client):
+        (tmp_path / "apps.json.damaged-1").write_text("{")
+        _, note = (await client.get("/v1/status"))["notes"]
+        assert note.startswith("apps.json.damaged-1 was damaged: deploy again")
