@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -139,3 +140,25 @@ async def test_names_that_were_damaged_are_given_again(tmp_path: Path, junk: byt
             new = put(registry, tmp_path / "scratch", "hello", "c", "b")
             await until(lambda: host.digest("app") == new)
         assert (state / "blobs" / "tags.json.damaged-1").read_bytes() == junk
+
+
+async def test_a_look_that_fails_at_edges_own_fault_holds_nothing_up(tmp_path: Path) -> None:
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    async with liar() as registry:
+        made = put(registry, tmp_path / "scratch", "hello", "one", "1")
+        host = FakeHost()
+
+        async def follow() -> None:
+            await until(lambda: host.digest("a") == made)
+            raise RuntimeError("a mistake of the follower")
+
+        entries = [ApplicationEntry("a", f"{registry.host}/hello:1")]
+        settings = replace(SETTINGS, interval=3600.0)
+        async with syncing(
+            tmp_path / "state", host, entries, settings=settings, follow=follow
+        ) as sync:
+            async with asyncio.timeout(10):
+                await sync.wait_idle()
+            assert host.digest("a") == made
+            assert told

@@ -122,11 +122,11 @@ class Rounds:
         record, _ = self._running.pop(task, (None, ""))
         if record is not None:
             record.work = None
-        if not task.cancelled():
-            task.result()
         self._fill()
         if not any(self._queued.values()):
             self.wake()
+        if not task.cancelled():
+            task.result()  # a mistake of edge itself is told, and nothing waits for it
 
     def _busy(self) -> bool:
         now = asyncio.get_running_loop().time()
