@@ -223,3 +223,13 @@ def test_a_network_that_is_none_is_told_in_words(network: str, text: str, capsys
     arguments = (EXAMPLES / "hello", "--runtime-config-file", "runtime.toml")
     said = complaint(capsys, "check", *arguments)
     assert f"edge: runtime.toml: outbound_networking.block_networks[0]: {text}" in said
+
+
+def test_a_folder_of_a_node_is_told_from_one_of_an_application(
+    tmp_path: Path, capsys: Output
+) -> None:
+    (tmp_path / "edge.toml").write_text("")
+    assert edge.cli.main(["check", str(tmp_path)]) == 78
+    said = capsys.readouterr().err
+    assert f"edge: {tmp_path}: has no spin.toml\n" in said
+    assert f"hint: for the node that {tmp_path / 'edge.toml'} configures: edge run" in said

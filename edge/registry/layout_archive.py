@@ -74,7 +74,7 @@ class Archive:
             yield
         except (tarfile.TarError, EOFError) as error:
             message = f"{self._title}: is not an archive that can be read: {error}"
-            raise BundleError(message) from error
+            raise BundleError(message, hint="is it whole, and the tar of an OCI layout?") from error
 
 
 class _Headers:

@@ -74,10 +74,12 @@ def _read(path: Path, profile: str | None) -> _Found:
     if is_directory(path):
         path = path / "spin.toml"
         if not exists(path):
-            raise ConfigError(
-                f"{path.parent}: has no spin.toml",
-                hint="name a directory with a spin.toml, or a .wasm file",
-            )
+            hint = "name a directory with a spin.toml, or a .wasm file"
+            if exists(node := path.with_name("edge.toml")):
+                hint = (
+                    f"for the node that {node} configures: edge run --config, edge check --config"
+                )
+            raise ConfigError(f"{path.parent}: has no spin.toml", hint=hint)
     data = _bytes(path)
     if path.suffix == ".toml":
         return _from_manifest(path, data, profile)
