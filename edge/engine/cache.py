@@ -158,6 +158,9 @@ class CodeCache:
                 process.kill()
                 await process.wait()
                 await _closed(process.stdin)
+            if process.returncode:
+                for path in missing:
+                    _remove_leftovers(path)
         if process.returncode:
             raise ComponentError(f"{name}: {_failure(process.returncode, errors)}")
         if (elapsed := time.monotonic() - started) > SLOW:
