@@ -171,8 +171,9 @@ def _imported() -> float:
 
 
 def _private(pid: int) -> int:
+    """What only this process has and the kernel cannot read from a file again."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_Dirty"))
 
 
 def _wakeups(pid: int) -> float:
