@@ -32,6 +32,10 @@ class Record:
     # Failed while it was watched; the state says so too, unless its disk is full.
     refused: dict[Identity, str] = field(default_factory=dict)
     claims: int = 0  # commands that work on it, or wait for that
+    # At the start of a node: set when the one before it in edge.toml has had its turn, and when it
+    # has had its own. Of two that want the same route the first one gets it.
+    follows: asyncio.Event | None = None
+    passed: asyncio.Event | None = None
     work: asyncio.Task[None] | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 

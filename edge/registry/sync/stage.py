@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 from edge.errors import EdgeError
 from edge.registry.store import ContentStore
 from edge.registry.sync.record import Record
+from edge.registry.sync.shielded import uninterrupted
 from edge.registry.sync.state import App, State, Version
 from edge.registry.sync.statefile import StateFile
 from edge.registry.sync.wanted import Candidate, Host, Wanted
 
-__all__ = ["Stage", "uninterrupted"]
+__all__ = ["Stage"]
 
 T = TypeVar("T")
 
@@ -115,6 +116,8 @@ class Stage:
         """Puts a version in the place of what serves; with a soak time it is watched. EdgeError,
         and nothing has changed, when the host refuses it. Not to be cancelled.
         """
+        if record.follows is not None:
+            await record.follows.wait()
         before, serving = self._state.now, record.serving
         live = before.app(record.name).live
         watched = bool(wanted.soak) and serving is not None and _same(serving, live)
@@ -122,7 +125,7 @@ class Stage:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         step = _Step(record.name, wanted, version, candidate, before, done, deploy, watched)
         try:
-            await self._go(step)
+            await self._go(step, record.passed)
         except BaseException:
             self._host.discard(candidate)
             await self._restore(record.name, before)
@@ -132,11 +135,13 @@ class Stage:
         if watched and serving is not None:
             self._watch(record, wanted.soak, version, serving)
 
-    async def _go(self, step: _Step) -> None:
+    async def _go(self, step: _Step, queued: asyncio.Event | None) -> None:
         """Those that come while others are on their way go together: with a thousand names each
         write of them takes as long for one as for a hundred.
         """
         self._waiting.append(step)
+        if queued is not None:
+            queued.set()
         async with self._turn:
             if not step.done.done():
                 waiting, self._waiting = self._waiting, []
@@ -381,19 +386,3 @@ def _same(one: Version, other: Version | None) -> bool:
 
 def _deployed(state: State, wanted: Wanted, *, deploy: bool) -> State:
     return state.deploy(wanted.entry) if deploy else state
-
-
-async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
-    """All of it, even when cancelled meanwhile; then it is cancelled."""
-    task = asyncio.get_running_loop().create_task(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            try:
-                await asyncio.wait((task,))
-            except asyncio.CancelledError:
-                continue  # it was said before
-        if not task.cancelled():
-            task.exception()  # nobody else asks
-        raise

@@ -24,7 +24,8 @@ from edge.registry.sync.delivery import Delivery, Found, registry_of
 from edge.registry.sync.entries import identity
 from edge.registry.sync.pace import Pace, Pause
 from edge.registry.sync.record import Record, is_transient
-from edge.registry.sync.stage import Stage, uninterrupted
+from edge.registry.sync.shielded import uninterrupted
+from edge.registry.sync.stage import Stage
 from edge.registry.sync.state import State, Version
 from edge.registry.sync.statefile import StateFile
 from edge.registry.sync.wanted import Candidate, Host, Wanted
@@ -99,14 +100,19 @@ class Worker:
             self._failed(record, EdgeError(f"{record.name}: an error of edge itself: {error!r}"))
 
     async def bring(self, records: Iterable[Record]) -> None:
-        """Attempts each, many at a time, without a network."""
-        left = iter(records)
+        """Attempts each, many at a time, without a network; they go live in their order."""
+        left = iter(_in_order(records))
 
         async def work() -> None:
             for record in left:
                 record.due = math.inf
-                async with record.lock:
-                    await self.attempt(record, network=False)
+                try:
+                    async with record.lock:
+                        await self.attempt(record, network=False)
+                finally:  # also when the node is stopped: nobody waits for it then
+                    if record.passed is not None:
+                        record.passed.set()
+                    record.follows = record.passed = None
 
         async with asyncio.TaskGroup() as group:
             for number in range(_BROUGHT):
@@ -335,3 +341,11 @@ class Worker:
     def _again(self, record: Record) -> None:
         record.due, record.retry = 0.0, 0.0
         self._wake()
+
+
+def _in_order(records: Iterable[Record]) -> list[Record]:
+    found, before = list(records), None
+    for record in found:
+        record.follows, before = before, asyncio.Event()
+        record.passed = before
+    return found
