@@ -89,6 +89,7 @@ async def test_a_mistake_keeps_the_old_version_and_says_why(
             assert await eventually(lambda: count(served, "not swapped") > refusals)
             put(wasm, guest("counter").read_bytes())
             await answered(served.port, ANSWERS["counter"])
+            assert await eventually(lambda: ANSWERS["counter"] in seen)  # by the load, too
         assert set(seen) == set(ANSWERS.values())
     text = "".join(served.log)
     for reason in ("sauce", "TOML", "component hello", "live.wasm does not exist"):
