@@ -56,8 +56,9 @@ async def test_swaps_drop_no_request(guest: Guest, serve: Serve, tmp_path: Path)
             f"PSS grew by {(memory(pid)['Pss'] - before) / 1e6:.1f} MB"
         )
         assert set(seen) == {*ANSWERS.values(), b"slept"}
-        # The last one that was replaced may still wait for the collector.
-        assert mappings(pid) <= mapped + 2, "code of versions that are gone is still mapped"
+        # The last ones that were replaced may still wait for the collector; were all of them kept,
+        # there would be twice as many.
+        assert mappings(pid) <= mapped * 4 // 3, "code of versions that are gone is still mapped"
         assert await eventually(lambda: descriptors(pid) <= opened), descriptors(pid)
     assert sum("swapped: soak" in line for line in served.log) >= SWAPS
 
