@@ -90,13 +90,16 @@ class Sync:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The signed document that says what the nodes of a fleet run."""
+    """The signed document that says what the nodes of a fleet run, and the fleet's own network."""
 
     document: str | None = None  # its reference
     keys: tuple[Path, ...] = ()  # PEM; a document needs one of them, or the registry's policy
-    peers: tuple[str, ...] = ()
-    discovery: bool = True
+    peers: tuple[str, ...] = ()  # "host[:port]" of other nodes, where multicast does not pass
+    discovery: bool = True  # by mDNS
     join_token_file: Path | None = None
+    # For peers, by mutual TLS; nothing listens there without a fleet
+    listen: Address = field(default_factory=lambda: Address("::", 7466))
+    upload: int = 0  # bytes a second that all peers together may fetch here; 0: no bound
 
 
 @dataclass(frozen=True, slots=True)

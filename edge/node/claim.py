@@ -19,7 +19,7 @@ from pathlib import Path
 
 from edge.application.fields import Table, Where, choice, integer, items, parsed
 from edge.errors import EdgeError
-from edge.registry.atomic import write_file
+from edge.platform.atomic import write_file
 from edge.registry.disk import exclusive, sync_directory
 from edge.registry.manifest import read_json
 

@@ -43,7 +43,7 @@ from edge.node.claim import (
     move,
     running,
 )
-from edge.registry.atomic import write_file
+from edge.platform.atomic import write_file
 from edge.registry.digest import Digest
 from edge.registry.disk import explained, sync_directory
 from edge.registry.manifest import read_json

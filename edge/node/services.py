@@ -23,7 +23,7 @@ from edge.application.model import Application
 from edge.application.timers import read_cron
 from edge.errors import ConfigError
 from edge.invocation.event import EventHandler, Kind
-from edge.registry.atomic import write_file
+from edge.platform.atomic import write_file
 
 __all__ = [
     "Declared",

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 
 from edge.errors import PullError, Refused
-from edge.registry.tls import is_about_dates
+from edge.platform.dates import is_about_dates
 
 __all__ = ["Busy", "NotFound", "is_failure", "read_some", "refusal", "translated"]
 

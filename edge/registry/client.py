@@ -17,6 +17,7 @@ from urllib.parse import quote
 import aiohttp
 
 from edge.errors import BundleError
+from edge.platform.dates import Clock
 from edge.registry import manifest
 from edge.registry.answers import read_some
 from edge.registry.blobs import BlobWriter, Download, Upload, in_thread
@@ -24,7 +25,6 @@ from edge.registry.credentials import DockerConfig
 from edge.registry.digest import Digest
 from edge.registry.manifest import ACCEPTED, IMAGE_INDEX, MAX_MANIFEST, Descriptor
 from edge.registry.reference import Reference
-from edge.registry.tls import Clock
 from edge.registry.transport import (
     Exchange,
     Patience,

@@ -28,7 +28,7 @@ from typing import IO
 from edge.application.fields import Reader, Table, Where, integer, mapping, parsed
 from edge.application.units import show_about, show_size
 from edge.errors import BundleError
-from edge.registry.atomic import write_file
+from edge.platform.atomic import write_file
 from edge.registry.digest import Digest
 from edge.registry.disk import (
     NO_QUOTA,

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from edge.application.fields import Table, Where, integer, items, mapping, parsed
 from edge.errors import BundleError, EdgeError
-from edge.registry.atomic import write_file
+from edge.platform.atomic import write_file
 from edge.registry.digest import Digest
 from edge.registry.disk import allocate, exclusive, explained, leased, sync_directory
 from edge.registry.manifest import read_json

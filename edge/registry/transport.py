@@ -19,11 +19,12 @@ import aiohttp
 from yarl import URL
 
 from edge.errors import PullError, Refused
+from edge.platform.dates import Clock
 from edge.registry.answers import Busy, is_failure, read_some, refusal, translated
 from edge.registry.auth import Authenticator, TokenRequest
 from edge.registry.credentials import Credential, DockerConfig
 from edge.registry.reference import Reference
-from edge.registry.tls import Clock, client_context
+from edge.registry.tls import client_context
 
 __all__ = [
     "Body",

@@ -160,6 +160,8 @@ def fleet(files: Files) -> Reader[config.Fleet]:
         "peers": items(peer),
         "discovery": boolean,
         "join_token_file": files.secret_file,
+        "listen": address,
+        "upload": octets,
     }
     return section(config.Fleet, readers, as_it_is)
 

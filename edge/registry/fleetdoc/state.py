@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edge.application.fields import Table, Where, integer, mapping, parsed, string
 from edge.errors import EdgeError
-from edge.registry.atomic import write_file
+from edge.platform.atomic import write_file
 from edge.registry.digest import Digest
 from edge.registry.disk import explained
 from edge.registry.fleetdoc import document as documents

@@ -10,10 +10,10 @@ from types import TracebackType
 
 from edge.config import Registry
 from edge.errors import ConfigError
+from edge.platform.dates import Clock
 from edge.registry.client import Patience, RegistryClient, RegistrySettings
 from edge.registry.credentials import DockerConfig
 from edge.registry.reference import Reference
-from edge.registry.tls import Clock
 
 __all__ = ["Registries", "configured"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge.errors import BundleError, EdgeError
-from edge.registry.atomic import write_file
+from edge.platform.atomic import write_file
 from edge.registry.disk import allocate, explained
 from edge.registry.sync.state import State, dump, parse
 
