@@ -161,7 +161,7 @@ def fleet(files: Files) -> Reader[config.Fleet]:
         "discovery": boolean,
         "join_token_file": files.secret_file,
         "listen": address,
-        "upload": octets,
+        "upload": octets(at_least=0, at_most=1 << 40),
     }
     return section(config.Fleet, readers, as_it_is)
 
