@@ -33,7 +33,7 @@ BESIDE = {"config", "platform"}
 IMPORTERS: dict[str, tuple[str, ...]] = {
     "wasmtime": ("edge.engine",),
     "httptools": ("edge.triggers.http",),
-    "aiohttp": ("edge.registry", "edge.wasi.http", "edge.node"),
+    "aiohttp": ("edge.fleet", "edge.registry", "edge.wasi.http", "edge.node"),
     "zeroconf": ("edge.fleet",),
     "paho": ("edge.spin.broker",),
     "redis": ("edge.spin.redisclient",),
