@@ -1,0 +1,189 @@
+"""Who this node is in its fleet, and who a peer is: TLS 1.3 on both sides, bound to node ids.
+
+A node's id is the hash of its key, and so is the fleet's, of its authority's key. A connection is
+made to an id: whoever answers must hold a certificate of this fleet for exactly that id. Knows no
+HTTP and no peers; how a node comes by its identity is `join` and `authority`.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.fleet import keeping
+from edge.fleet.keeping import Kept, Membership, Revoked
+from edge.fleet.names import Identified, Refused
+from edge.platform.dates import Clock, date_by
+
+__all__ = ["Identity", "Revocations", "load", "tells_of_revocation"]
+
+# X509_V_ERR_APPLICATION_VERIFICATION: a refusal that is ours, not OpenSSL's.
+_OURS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Revocations:
+    """The fleet's list of those that no longer belong to it. `data` is empty before the first."""
+
+    number: int = 0
+    data: bytes = b""
+
+
+class Identity:
+    """A node's membership of a fleet. Made by `load`.
+
+    `on_revoked` is told the ids that a newer list names for the first time; it is set by who keeps
+    connections, and closes theirs.
+    """
+
+    def __init__(self, kept: Kept, clock: Clock) -> None:
+        self._kept, self._clock = kept, clock
+        self._member: Membership = kept.membership()
+        self._revoked: Revoked = kept.revoked()
+        self._client: ssl.SSLContext | None = None
+        self._server: ssl.SSLContext | None = None
+        self.on_revoked: Callable[[frozenset[str]], None] = _nobody
+
+    @property
+    def node(self) -> str:
+        """This node's id."""
+        return self._member.node
+
+    @property
+    def fleet(self) -> str:
+        """The fleet's id."""
+        return self._member.fleet
+
+    @property
+    def fleet_name(self) -> str:
+        return self._member.fleet_name
+
+    @property
+    def issuer(self) -> str:
+        """The id of the node that has the fleet's authority."""
+        return self._member.issuer
+
+    @property
+    def is_issuer(self) -> bool:
+        return self._member.issuer == self._member.node
+
+    @property
+    def introduced(self) -> tuple[str, ...]:
+        """Where the issuer could be reached by peers when this node joined, "host:port" each."""
+        return self._member.introduced
+
+    @property
+    def until(self) -> float:
+        """When this node's certificate ends, in seconds since 1970."""
+        return self._member.until
+
+    @property
+    def is_revoked(self) -> bool:
+        """Whether this node knows that it is no longer of the fleet."""
+        return self.node in self._revoked.nodes
+
+    @property
+    def revoked(self) -> frozenset[str]:
+        """Ids of those that are not of this fleet any more."""
+        return self._revoked.nodes
+
+    @property
+    def revocations(self) -> Revocations:
+        return Revocations(self._revoked.number, self._revoked.data)
+
+    def client_context(self) -> ssl.SSLContext:
+        """For connections to peers. `server_hostname` must be the id of the node that is meant.
+        Always the same object, which newer lists and certificates reach. Blocks the first time.
+        """
+        if self._client is None:
+            self._client = self._context(ssl.PROTOCOL_TLS_CLIENT)
+        return self._client
+
+    def server_context(self) -> ssl.SSLContext:
+        """For connections from peers, as `client_context`."""
+        if self._server is None:
+            self._server = self._context(ssl.PROTOCOL_TLS_SERVER)
+        return self._server
+
+    def peer_of(self, connection: ssl.SSLObject | ssl.SSLSocket) -> str:
+        """The id of who is at the other end, after the handshake. Raises Refused for whoever is
+        none of this fleet: the contexts made here have refused them already.
+        """
+        return self._identified().peer(connection.getpeercert() or {})
+
+    def take_revocations(self, data: bytes) -> bool:
+        """Whether this was a newer list, of this fleet's authority; it is kept then, and counts for
+        new connections at once. Anything else is left alone. Blocks.
+        """
+        raise NotImplementedError
+
+    def notes(self) -> tuple[str, ...]:
+        """What the node's operator should know."""
+        if self.is_revoked:
+            hint = "`edge fleet leave`, then join with a new token"
+            return (f"this node was revoked: no peer of its fleet talks to it ({hint})",)
+        if self._clock() > self.until:
+            return ("this node's certificate has expired: join again with a new token",)
+        return ()
+
+    def _identified(self) -> Identified:
+        return Identified(self.fleet, self._revoked.nodes)
+
+    def _context(self, protocol: int) -> ssl.SSLContext:
+        context = ssl.SSLContext(protocol)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.check_hostname = protocol == ssl.PROTOCOL_TLS_CLIENT
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        # A session that is taken up again skips the handshake, and with it every check here.
+        context.options |= ssl.OP_NO_TICKET
+        if protocol == ssl.PROTOCOL_TLS_SERVER:
+            context.num_tickets = 0
+        context.load_verify_locations(self._kept.authority)
+        context.load_cert_chain(self._kept.certificate, self._kept.key)
+        date_by(self._clock, context)
+        self._bind(context)
+        self._load_revoked(context)
+        return context
+
+    def _bind(self, context: ssl.SSLContext) -> None:
+        """The id is checked within the handshake, so that nobody can forget to."""
+        peer_of = self.peer_of
+
+        class Bound(context.sslobject_class):  # type: ignore[misc, name-defined]
+            def do_handshake(self) -> None:
+                super().do_handshake()
+                try:
+                    peer_of(self)
+                except Refused as refused:
+                    raise _refusal(str(refused)) from None
+
+        context.sslobject_class = Bound
+
+    def _load_revoked(self, context: ssl.SSLContext) -> None:
+        if self._revoked.number:
+            context.load_verify_locations(self._kept.revocations)
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+
+
+def load(state_dir: Path, clock: Clock) -> Identity | None:
+    """The node's identity; None: it is in no fleet. Blocks. Raises EdgeError for a damaged one."""
+    kept = Kept(state_dir / keeping.DIRECTORY)
+    return Identity(kept, clock) if kept.exists() else None
+
+
+def tells_of_revocation(error: BaseException) -> bool:
+    """Whether a peer broke the connection because it takes this node for revoked."""
+    return "CERTIFICATE_REVOKED" in (getattr(error, "reason", None) or "")
+
+
+def _refusal(reason: str) -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, reason)
+    error.verify_code, error.verify_message = _OURS, reason
+    return error
+
+
+def _nobody(_ids: Iterable[str]) -> None:
+    pass
