@@ -61,7 +61,7 @@ class CodeCache:
 
     def __init__(self, engine: Engine, directory: Path | None) -> None:
         self._engine = engine
-        self._directory = directory / engine_key(engine.options) if directory else None
+        self.directory = directory / engine_key(engine.options) if directory else None
         # One compiler at a time: it takes all cores and several hundred MB.
         self._compiling = asyncio.Lock()
         self._used: dict[Path, None] = {}  # the latest last
@@ -80,9 +80,9 @@ class CodeCache:
 
         `name` is for messages. Raises ComponentError when Wasmtime refuses a module.
         """
-        if self._directory is None:
+        if self.directory is None:
             return [await asyncio.to_thread(_compile_here, self._engine, w, name) for w in wasms]
-        paths = [self._directory / f"{hashlib.sha256(w).hexdigest()}.cwasm" for w in wasms]
+        paths = [self.directory / f"{hashlib.sha256(w).hexdigest()}.cwasm" for w in wasms]
         found = dict(zip(paths, map(self._map, paths), strict=True))
         if None not in found.values():
             self._lately(paths)
@@ -95,7 +95,7 @@ class CodeCache:
                     await self._compile(missing, name, progress)
             found |= {path: self._map(path) for path, module in found.items() if module is None}
             # What is mapped stays so, whatever becomes of its file.
-            await asyncio.to_thread(prune, self._directory, self._lately(paths))
+            await asyncio.to_thread(prune, self.directory, self._lately(paths))
         return [_readable(found[path], path, name) for path in paths]
 
     def _lately(self, paths: Iterable[Path]) -> list[Path]:
@@ -238,7 +238,7 @@ def _compile_here(engine: Engine, wasm: bytes, name: str) -> Module:
 
 def _trusted(path: Path) -> bool:
     """Whether the file is the one this node wrote. Hashes it at most once per boot."""
-    if not _private(path.parent):
+    if not is_private(path.parent):
         _log.warning("%s: others may write there, so its compiled code is not used", path.parent)
         return False
     try:
@@ -257,7 +257,7 @@ def _trusted(path: Path) -> bool:
     return True
 
 
-def _private(directory: Path) -> bool:
+def is_private(directory: Path) -> bool:
     """Whether only this user, or root, can have put files there."""
     try:
         stat = directory.stat()

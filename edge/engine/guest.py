@@ -27,6 +27,7 @@ from edge.engine.plan import (
     ResourceDrop,
     Trampoline,
 )
+from edge.engine.plans import PlanCache
 from edge.engine.pool import TABLE_ELEMENTS
 from edge.errors import ComponentError
 
@@ -70,24 +71,30 @@ async def load(
     cache: CodeCache,
     exports: tuple[Interface, ...] = (),
     progress: Callable[[str], None] | None = None,
+    plans: PlanCache | None = None,
 ) -> Component:
     """Loads a component, or a core module that was never componentised.
 
-    `exports`: interfaces that core modules may export. Raises ComponentError when the binary is
-    malformed or needs what this host does not do.
+    `exports`: interfaces that core modules may export. `plans`: of this host. Raises ComponentError
+    when the binary is malformed or needs what this host does not do.
     """
-    arguments = binary, name, interfaces, exports
-    if len(binary) > LARGE:
-        plan = await asyncio.to_thread(named_plan, *arguments)
-    else:
-        plan = named_plan(*arguments)
+
+    def prepared() -> tuple[str, Plan, bool]:
+        digest = hashlib.sha256(binary).hexdigest()
+        if plans and (known := plans.get(digest, binary)):
+            return digest, known, True
+        return digest, named_plan(binary, name, interfaces, exports), False
+
+    digest, plan, known = await asyncio.to_thread(prepared) if len(binary) > LARGE else prepared()
     report = {} if progress is None else {"progress": progress}
     modules = await cache.modules(plan.modules, name, **report)
     try:
         code = Code(plan, modules, Bindings(plan, interfaces))
     except ValueError as exc:
         raise ComponentError(f"{name}: {exc}") from exc
-    return Component(code, hashlib.sha256(binary).hexdigest())
+    if plans and not known:
+        await asyncio.to_thread(plans.put, digest, binary, plan)
+    return Component(code, digest)
 
 
 def named_plan(

@@ -15,6 +15,7 @@ must wait returns a coroutine.
 
 from __future__ import annotations
 
+import hashlib
 import keyword
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -55,7 +56,7 @@ class Interface:
     `guest=True` it is an interface that guests implement: nothing stands behind it here.
     """
 
-    __slots__ = ("declaration", "functions", "name", "resources")
+    __slots__ = ("declaration", "fingerprint", "functions", "name", "resources")
 
     def __init__(
         self,
@@ -71,6 +72,12 @@ class Interface:
         self.name: str = self.declaration.name
         self.resources = dict(resources or {})
         self.functions = {} if guest else self._bind(dict(functions or {}))
+        # Of all that a plan can depend on here.
+        self.fingerprint: bytes = _digest(
+            text.encode(),
+            *(used.fingerprint for used in uses),
+            repr((guest, sorted(self.resources))).encode(),
+        )
 
     def resource(self, name: str) -> type | None:
         """The class bound to a resource that this interface defines."""
@@ -118,6 +125,11 @@ class CoreInterface:
     module: str
     functions: Mapping[str, CoreFunction] = field(default_factory=dict)
 
+    @property
+    def fingerprint(self) -> bytes:
+        types = sorted((name, f.params, f.results) for name, f in self.functions.items())
+        return _digest(repr((self.module, types)).encode())
+
 
 class Interfaces:
     """What a host offers; asked by the names that binaries use."""
@@ -142,6 +154,12 @@ class Interfaces:
         interface = self.find(resource.interface)
         return interface.resource(resource.name) if interface else None
 
+    @property
+    def fingerprint(self) -> bytes:
+        """Of all that is declared: a plan made for these interfaces is right while it is equal."""
+        every: dict[str, Interface | CoreInterface] = {**self._interfaces, **self._core}
+        return _digest(*(every[name].fingerprint for name in sorted(every)))
+
     def _add(self, item: Interface | CoreInterface) -> None:
         known: set[str] = {*self._interfaces, *self._core}
         name = item.name if isinstance(item, Interface) else item.module
@@ -151,6 +169,13 @@ class Interfaces:
             self._interfaces[name] = item
         else:
             self._core[name] = item
+
+
+def _digest(*parts: bytes) -> bytes:
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(hashlib.sha256(part).digest())
+    return total.digest()
 
 
 def _attribute(name: str) -> str:

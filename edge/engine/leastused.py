@@ -1,4 +1,5 @@
-"""How much compiled code is kept: versions come and go, and their code would fill the disk.
+"""How much compiled code, and how many plans, are kept: versions come and go, and what was made of
+them would fill the disk.
 
 What is removed while a module has it mapped stays mapped; the next start compiles it again.
 """
@@ -12,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-__all__ = ["prune"]
+__all__ = ["prune", "prune_plans"]
 
 # Bytes that are kept in any case; beyond them compiled code leaves as much of the disk free as it
 # takes.
@@ -20,6 +21,8 @@ LEAST = 2 << 30
 # Seconds after which nobody comes back to an engine of other options or of an older version. Each
 # boot that uses one writes there.
 _ANOTHER_ENGINE = 30 * 86400.0
+# Bytes of all plans: tens of thousands of them.
+_MOST_PLANS = 256 << 20
 
 
 def prune(directory: Path, used: Iterable[Path], *, least: int = LEAST) -> None:
@@ -38,6 +41,29 @@ def prune(directory: Path, used: Iterable[Path], *, least: int = LEAST) -> None:
             path.unlink(missing_ok=True)
             total -= size
         _forget_engines(directory)
+    prune_plans(directory)
+
+
+def prune_plans(directory: Path, *, most: int = _MOST_PLANS) -> None:
+    """Removes the oldest beyond `most` bytes, and what writers that are gone left. Blocks."""
+    found: list[tuple[float, int, str]] = []
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.endswith(".plan"):
+                stat = entry.stat()
+                found.append((stat.st_mtime, stat.st_size, entry.path))
+            elif entry.name.endswith(".plan.tmp") and _is_left(entry.name):
+                Path(entry.path).unlink(missing_ok=True)
+    total = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found):
+        if total <= most:
+            return
+        Path(path).unlink(missing_ok=True)
+        total -= size
+
+
+def _is_left(name: str) -> bool:
+    return not Path("/proc", name.split(".")[1]).exists()
 
 
 def _files(directory: Path) -> Iterator[tuple[Path, float, int]]:

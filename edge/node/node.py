@@ -19,6 +19,7 @@ from edge.engine import guest, runtime
 from edge.engine._core import Engine
 from edge.engine.cache import CodeCache
 from edge.engine.host import Interfaces
+from edge.engine.plans import PlanCache
 from edge.errors import ConfigError
 from edge.invocation import sandbox
 from edge.invocation.admission import Budget
@@ -60,6 +61,7 @@ class Node:
     engine: Engine
     cache: CodeCache
     interfaces: Interfaces
+    plans: PlanCache | None
     shared: sandbox.Node
     stores: Stores
     blocked: tuple[Network, ...] = ()
@@ -123,7 +125,7 @@ class Node:
     ) -> guest.Component:
         binary = await asyncio.to_thread(source.read_bytes)
         return await guest.load(
-            binary, f"component {id}", self.interfaces, self.cache, EXPORTS, progress
+            binary, f"component {id}", self.interfaces, self.cache, EXPORTS, progress, self.plans
         )
 
     def _profile(
@@ -195,11 +197,13 @@ async def open_node(
     slots = limits.instances or engine.options.slots or _UNPOOLED
     egress = open_egress()
     stores = stores or Stores(code_dir.parent)
+    cache, offered = CodeCache(engine, code_dir), interfaces()
     try:
         yield Node(
             engine,
-            CodeCache(engine, code_dir),
-            interfaces(),
+            cache,
+            offered,
+            PlanCache(cache.directory, offered, EXPORTS) if cache.directory else None,
             sandbox.Node(Budget(limits.memory, slots, limits.queue), egress=egress, trace=trace),
             stores,
             blocked,
