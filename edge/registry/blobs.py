@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import aiohttp
 from yarl import URL
@@ -14,9 +14,10 @@ from yarl import URL
 from edge.errors import BundleError, PullError, Refused
 from edge.registry.manifest import Descriptor
 from edge.registry.reference import Reference
+from edge.registry.source import BlobWriter
 from edge.registry.transport import Exchange, Transport, expect
 
-__all__ = ["BlobWriter", "Download", "Upload", "in_thread"]
+__all__ = ["Download", "Upload", "in_thread"]
 
 # Read and written at a time, by a thread.
 _PIECE = 256 << 10
@@ -24,20 +25,6 @@ _PIECE = 256 << 10
 _RANGE = re.compile(r"bytes (\d{1,19})-\d{1,19}/(?:\d{1,19}|\*)")
 
 T = TypeVar("T")
-
-
-class BlobWriter(Protocol):
-    """Where a blob goes. All of it blocks, and is called from threads, one call at a time."""
-
-    @property
-    def written(self) -> int: ...
-
-    def write(self, data: bytes) -> None: ...
-
-    def restart(self) -> None: ...
-
-    def commit(self, descriptor: Descriptor) -> None:
-        """Raises BundleError if what was written has another size or digest."""
 
 
 class Download:

@@ -7,7 +7,7 @@ named.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -20,11 +20,12 @@ from edge.errors import BundleError
 from edge.platform.dates import Clock
 from edge.registry import manifest
 from edge.registry.answers import read_some
-from edge.registry.blobs import BlobWriter, Download, Upload, in_thread
+from edge.registry.blobs import Download, Upload, in_thread
 from edge.registry.credentials import DockerConfig
 from edge.registry.digest import Digest
 from edge.registry.manifest import ACCEPTED, IMAGE_INDEX, MAX_MANIFEST, Descriptor
 from edge.registry.reference import Reference
+from edge.registry.source import BlobWriter, Memory, Resolved
 from edge.registry.transport import (
     Exchange,
     Patience,
@@ -40,13 +41,6 @@ T = TypeVar("T")
 
 # A list of referrers may come in parts; nothing that is signed has more of them.
 _MAX_PAGES = 8
-
-
-class Resolved(NamedTuple):
-    """What a reference stands for now. `data` is None when that is what was known before."""
-
-    descriptor: Descriptor
-    data: bytes | None
 
 
 class RegistryClient:
@@ -114,6 +108,20 @@ class RegistryClient:
         download = Download(transport, reference, descriptor, into, received)
         await transport.retry(download.attempt, lambda: into.written)
         await in_thread(into.commit, descriptor)
+
+    async def read_blob(self, reference: Reference, descriptor: Descriptor) -> bytes:
+        """A small blob, in memory."""
+        into = Memory()
+        await self.pull_blob(reference, descriptor, into)
+        return bytes(into.data)
+
+    async def hearsay(self, reference: Reference) -> Sequence[Resolved]:
+        """Nothing: a registry alone has no neighbours."""
+        return ()
+
+    def is_silent(self, reference: Reference) -> bool:
+        """Never: there is nobody else to ask."""
+        return False
 
     async def referrers(
         self, reference: Reference, digest: Digest, artifact_type: str

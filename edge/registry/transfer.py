@@ -11,11 +11,12 @@ from typing import Protocol, TypeVar
 from edge.application.units import show_size
 from edge.errors import BundleError
 from edge.registry.blobs import in_thread
-from edge.registry.client import RegistryClient, Resolved
+from edge.registry.client import RegistryClient
 from edge.registry.digest import Digest
 from edge.registry.disk import NoRoom
 from edge.registry.manifest import MAX_MANIFEST, Descriptor, Index, Manifest, read
 from edge.registry.reference import Reference
+from edge.registry.source import Resolved, Source
 from edge.registry.store import ContentStore
 
 __all__ = ["Progress", "complete", "pull", "push", "resolve"]
@@ -45,7 +46,7 @@ class _Silent:
 
 
 async def pull(
-    client: RegistryClient,
+    client: Source,
     reference: Reference,
     store: ContentStore,
     progress: Progress | None = None,
@@ -71,7 +72,7 @@ async def pull(
 
 
 async def _pull(
-    client: RegistryClient,
+    client: Source,
     reference: Reference,
     store: ContentStore,
     progress: Progress,
@@ -95,7 +96,7 @@ async def _pull(
 
 
 async def _kept(
-    client: RegistryClient, reference: Reference, store: ContentStore, known: Descriptor
+    client: Source, reference: Reference, store: ContentStore, known: Descriptor
 ) -> bytes:
     """A manifest that was here when it was resolved; somebody may have collected since."""
     try:
@@ -106,7 +107,7 @@ async def _kept(
         return data
 
 
-async def resolve(client: RegistryClient, reference: Reference, store: ContentStore) -> Resolved:
+async def resolve(client: Source, reference: Reference, store: ContentStore) -> Resolved:
     """What a reference stands for now, asked cheaply when it is known here."""
     known = await asyncio.to_thread(_known, store, reference)
     return await client.resolve(reference, known)
@@ -158,9 +159,7 @@ def _known(store: ContentStore, reference: Reference) -> Descriptor | None:
         return None
 
 
-async def _chosen(
-    client: RegistryClient, reference: Reference, index: Index
-) -> tuple[Manifest, bytes]:
+async def _chosen(client: Source, reference: Reference, index: Index) -> tuple[Manifest, bytes]:
     entry = index.for_wasm(str(reference))
     resolved = await client.resolve(reference.at(entry.digest))
     assert resolved.data is not None
@@ -180,7 +179,7 @@ def _missing(store: ContentStore, manifest: Manifest, name: str) -> list[Descrip
 
 
 async def _fetch(
-    client: RegistryClient,
+    client: Source,
     reference: Reference,
     store: ContentStore,
     blobs: list[Descriptor],

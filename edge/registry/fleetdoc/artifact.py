@@ -25,6 +25,7 @@ from edge.registry.manifest import (
     read,
 )
 from edge.registry.reference import Reference
+from edge.registry.source import Source
 from edge.registry.store import ContentStore
 
 __all__ = ["EMPTY", "Found", "Named", "build", "fetch", "keep", "push", "resolve"]
@@ -73,7 +74,7 @@ def build(document: Document) -> Found:
 
 
 async def resolve(
-    client: RegistryClient, reference: Reference, known: Digest | None = None
+    client: Source, reference: Reference, known: Digest | None = None
 ) -> Named | None:
     """What a reference stands for now; None if that is `known`. Anything else than a fleet document
     is a BundleError.
@@ -91,7 +92,7 @@ async def resolve(
     return Named(found, resolved.data)
 
 
-async def fetch(client: RegistryClient, reference: Reference, named: Named) -> Found:
+async def fetch(client: Source, reference: Reference, named: Named) -> Found:
     """The document of a manifest. Raises BundleError, PullError."""
     layers = named.manifest.layers
     if len(layers) != 1 or layers[0].media_type != FLEET:
@@ -135,32 +136,7 @@ def keep(store: ContentStore, reference: Reference, found: Found) -> None:
         store.tags.set(str(reference), found.digest)
 
 
-async def _blob(
-    client: RegistryClient, reference: Reference, descriptor: Descriptor, limit: int
-) -> bytes:
+async def _blob(client: Source, reference: Reference, descriptor: Descriptor, limit: int) -> bytes:
     if descriptor.size > limit:
         raise BundleError(f"{reference}: {descriptor.digest} has more than {limit} bytes")
-    into = _Memory()
-    await client.pull_blob(reference, descriptor, into)
-    return bytes(into.data)
-
-
-class _Memory:
-    """A blob that is not kept before it is known to be good."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-
-    @property
-    def written(self) -> int:
-        return len(self.data)
-
-    def write(self, data: bytes) -> None:
-        self.data += data
-
-    def restart(self) -> None:
-        self.data.clear()
-
-    def commit(self, descriptor: Descriptor) -> None:
-        if (digest := Digest.of(bytes(self.data))) != descriptor.digest:
-            raise BundleError(f"blob {descriptor.digest}: its digest is {digest}")
+    return await client.read_blob(reference, descriptor)

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from edge.config import Node
 from edge.errors import BundleError, EdgeError
-from edge.registry.client import RegistryClient
 from edge.registry.digest import Digest
 from edge.registry.fleetdoc import artifact, progress
 from edge.registry.fleetdoc import state as states
@@ -25,6 +24,7 @@ from edge.registry.fleetdoc.document import Document, show_time
 from edge.registry.fleetdoc.progress import Now
 from edge.registry.fleetdoc.state import State
 from edge.registry.reference import Reference
+from edge.registry.source import Source
 from edge.registry.store import ContentStore
 from edge.registry.sync.wanted import Wanted
 
@@ -69,7 +69,7 @@ class Follower:
         node: Node,
         store: ContentStore,
         *,
-        client: Callable[[Reference], Awaitable[RegistryClient]],
+        client: Callable[[Reference], Awaitable[Source]],
         verify: Verify | None,
         now: Callable[[], float],
         soak: float,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
 import aiohttp
@@ -18,21 +17,21 @@ __all__ = ["Heard", "Neighbour", "Neighbours"]
 Heard = Callable[[str, str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbour:
+class Neighbour(Protocol):
     """Another node of this fleet."""
 
-    id: str
-    round_trip: float | None = None  # seconds, as last measured
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds, where it was measured."""
 
 
 class Neighbours(Protocol):
     """The other nodes of this node's fleet. All of it on the event loop."""
 
-    @property
-    def me(self) -> str:
-        """This node's own id."""
-
+    me: str
     # Set by who wants to hear of hints; called on the loop, and does not raise.
     heard: Heard
 
@@ -47,18 +46,16 @@ class Neighbours(Protocol):
         method: str,
         path: str,
         *,
-        headers: Mapping[str, str] = ...,
-        json: object = None,
-        timeout: float = ...,
+        headers: Mapping[str, str] | None = None,
+        timeout: aiohttp.ClientTimeout | None = None,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Sends one request to the very node with that id, and gives the head of its answer;
         leaving closes it, whatever is left of its body.
 
-        `path`: from "/" on, with its query. `json`: a body. `timeout`: seconds until it is
-        connected, until the head has come, and between two pieces of the body; how long all of it
-        may take is the caller's business. No redirect is followed and nothing is decompressed.
-        Raises aiohttp.ClientError, OSError or TimeoutError when it cannot be had (also for an id
-        that is not known any more). The caller has at most eight under way to one neighbour.
+        `path`: from "/" on, with its query. No redirect is followed and nothing is decompressed.
+        Raises PullError, also for an id that is not known any more; while the body is read errors
+        of the connection may be aiohttp's and OSErrors. The caller has at most eight requests under
+        way to one neighbour, some of which wait for seconds.
         """
 
     def penalise(self, id: str, reason: str) -> None:

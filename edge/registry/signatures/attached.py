@@ -12,7 +12,6 @@ from dataclasses import replace
 
 from edge.errors import BundleError
 from edge.registry.answers import NotFound
-from edge.registry.client import RegistryClient, Resolved
 from edge.registry.digest import Digest
 from edge.registry.manifest import (
     IMAGE_MANIFEST,
@@ -25,6 +24,7 @@ from edge.registry.manifest import (
 from edge.registry.reference import Reference
 from edge.registry.signatures import attestation
 from edge.registry.signatures.verify import Attached
+from edge.registry.source import Resolved, Source
 from edge.registry.store import ContentStore
 
 __all__ = [
@@ -65,7 +65,7 @@ def referrers_tag(reference: Reference, digest: Digest) -> Reference:
 
 
 async def of_registry(
-    client: RegistryClient, reference: Reference, digest: Digest
+    client: Source, reference: Reference, digest: Digest
 ) -> AsyncGenerator[Attached | BundleError, None]:
     """What a registry has, one after the other: what is malformed does not hide what follows.
     Raises PullError.
@@ -77,7 +77,7 @@ async def of_registry(
             yield found
 
 
-async def fetch(client: RegistryClient, place: Reference) -> Attached | BundleError | None:
+async def fetch(client: Source, place: Reference) -> Attached | BundleError | None:
     """The signatures at a place; None: there are none."""
     try:
         resolved = await _resolve(client, place)
@@ -86,9 +86,7 @@ async def fetch(client: RegistryClient, place: Reference) -> Attached | BundleEr
         return error
 
 
-async def bundles(
-    client: RegistryClient, reference: Reference, digest: Digest
-) -> Sequence[Descriptor]:
+async def bundles(client: Source, reference: Reference, digest: Digest) -> Sequence[Descriptor]:
     """Manifests that may hold a bundle about a manifest, the newest first."""
     kind = attestation.MEDIA_TYPE
     found = await client.referrers(reference, digest, kind)
@@ -99,9 +97,7 @@ async def bundles(
     return sorted(fitting, key=lambda entry: entry.annotations.get(CREATED, ""), reverse=True)
 
 
-async def listed(
-    client: RegistryClient, reference: Reference, digest: Digest
-) -> tuple[Descriptor, ...]:
+async def listed(client: Source, reference: Reference, digest: Digest) -> tuple[Descriptor, ...]:
     """The referrers of a manifest as their own tag lists them."""
     tag = referrers_tag(reference, digest)
     resolved = await _resolve(client, tag)
@@ -164,14 +160,14 @@ def _bundles_kept(
     return found.manifests if isinstance(found, Index) else ()
 
 
-async def _resolve(client: RegistryClient, reference: Reference) -> Resolved | None:
+async def _resolve(client: Source, reference: Reference) -> Resolved | None:
     try:
         return await client.resolve(reference)
     except NotFound:
         return None
 
 
-async def _read(client: RegistryClient, reference: Reference, resolved: Resolved) -> Attached:
+async def _read(client: Source, reference: Reference, resolved: Resolved) -> Attached:
     assert resolved.data is not None
     found = _checked(resolved.data, resolved.descriptor, str(reference))
     blobs = {blob.digest: await _blob(client, reference, blob) for blob in found.blobs}
@@ -192,32 +188,8 @@ def _checked(data: bytes, descriptor: Descriptor, name: str) -> Manifest:
     return found
 
 
-async def _blob(client: RegistryClient, reference: Reference, blob: Descriptor) -> bytes:
-    into = _Memory()
+async def _blob(client: Source, reference: Reference, blob: Descriptor) -> bytes:
     try:
-        await client.pull_blob(reference, blob, into)
+        return await client.read_blob(reference, blob)
     except NotFound as error:
         raise BundleError(error.message) from error
-    return bytes(into.data)
-
-
-class _Memory:
-    """A blob that stays in memory: nothing of a stranger's is kept before it is verified."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-
-    @property
-    def written(self) -> int:
-        return len(self.data)
-
-    def write(self, data: bytes) -> None:
-        self.data += data
-
-    def restart(self) -> None:
-        self.data.clear()
-
-    def commit(self, descriptor: Descriptor) -> None:
-        found = Digest.of(bytes(self.data))
-        if len(self.data) != descriptor.size or found != descriptor.digest:
-            raise BundleError(f"blob {descriptor.digest}: its digest is {found}")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from edge.config import Registry
 from edge.errors import BundleError, PullError
-from edge.registry.client import RegistryClient
 from edge.registry.digest import Digest
 from edge.registry.reference import Reference
+from edge.registry.source import Source
 from edge.registry.store import ContentStore
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Trust:
 
     async def check(
         self,
-        client: RegistryClient | None,
+        client: Source | None,
         reference: Reference,
         digest: Digest,
         *,
@@ -85,7 +85,7 @@ def policy(registries: Iterable[Registry], reference: Reference) -> Registry | N
 
 
 async def verify(
-    client: RegistryClient | None,
+    client: Source | None,
     reference: Reference,
     digest: Digest,
     keys: Sequence[Path],
@@ -108,7 +108,7 @@ async def verify(
 
 
 async def _ask_registry(
-    client: RegistryClient, store: ContentStore, question: Question
+    client: Source, store: ContentStore, question: Question
 ) -> list[str] | None:
     """As `objections`, of all that is there; what counts is kept."""
     from edge.registry.signatures import attached, verify
