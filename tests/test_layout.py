@@ -39,7 +39,7 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "redis": ("edge.spin.redisclient",),
     "systemd": ("edge.platform",),
     "amqtt": ("edge.triggers.broker",),
-    "cryptography": ("edge.registry.signatures.keys",),
+    "cryptography": ("edge.registry.signatures.keys", "edge.fleet.certificates"),
     "nacl": ("edge.registry.signatures.sealed",),
 }
 # Where a package is not called what it is imported as.

@@ -7,17 +7,21 @@ HTTP and no peers; how a node comes by its identity is `join` and `authority`.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge.fleet import keeping
 from edge.fleet.keeping import Kept, Membership, Revoked
 from edge.fleet.names import Identified, Refused
-from edge.platform.dates import Clock, date_by
+from edge.platform.dates import Clock, date_by, is_about_dates
 
-__all__ = ["Identity", "Revocations", "load", "tells_of_revocation"]
+__all__ = ["MAX_REVOCATIONS", "Identity", "Revocations", "load", "tells_of_revocation"]
+
+# Bytes of a list of the revoked: five thousand of them.
+MAX_REVOCATIONS = 1 << 20
 
 # X509_V_ERR_APPLICATION_VERIFICATION: a refusal that is ours, not OpenSSL's.
 _OURS = 50
@@ -35,7 +39,8 @@ class Identity:
     """A node's membership of a fleet. Made by `load`.
 
     `on_revoked` is told the ids that a newer list names for the first time; it is set by who keeps
-    connections, and closes theirs.
+    connections, and closes theirs. `on_refused` is told why somebody's connection to the server was
+    refused in its handshake.
     """
 
     def __init__(self, kept: Kept, clock: Clock) -> None:
@@ -44,7 +49,9 @@ class Identity:
         self._revoked: Revoked = kept.revoked()
         self._client: ssl.SSLContext | None = None
         self._server: ssl.SSLContext | None = None
+        self._taking = asyncio.Lock()
         self.on_revoked: Callable[[frozenset[str]], None] = _nobody
+        self.on_refused: Callable[[str], None] = _nobody
 
     @property
     def node(self) -> str:
@@ -113,11 +120,36 @@ class Identity:
         """
         return self._identified().peer(connection.getpeercert() or {})
 
-    def take_revocations(self, data: bytes) -> bool:
-        """Whether this was a newer list, of this fleet's authority; it is kept then, and counts for
-        new connections at once. Anything else is left alone. Blocks.
+    async def take_revocations(self, data: bytes) -> bool:
+        """Whether this was a newer list, of this fleet's authority: it is kept then, and counts for
+        new connections at once; `on_revoked` is told. Raises Refused for what is no list of this
+        fleet, EdgeError when it cannot be kept.
         """
-        raise NotImplementedError
+        async with self._taking:
+            taken = await asyncio.to_thread(self._newer, data)
+            if taken is None:
+                return False
+            fresh = taken.nodes - self._revoked.nodes
+            self._revoked = taken
+            for context in self._contexts:
+                self._load_revoked(context)
+        self.on_revoked(fresh)
+        return True
+
+    async def take_certificate(self, pem: bytes) -> None:
+        """A newer certificate of this node, from its fleet's authority; it is shown from now on.
+        Raises Refused for any other, EdgeError when it cannot be kept.
+        """
+        async with self._taking:
+            self._member = await asyncio.to_thread(self._renewed, pem)
+            for context in self._contexts:
+                context.load_cert_chain(self._kept.certificate, self._kept.key)
+
+    async def request(self) -> bytes:
+        """What a newer certificate is asked for with, in PEM."""
+        from edge.fleet.certificates import new_request
+
+        return await asyncio.to_thread(lambda: new_request(self._kept.read(self._kept.key)))
 
     def notes(self) -> tuple[str, ...]:
         """What the node's operator should know."""
@@ -127,6 +159,35 @@ class Identity:
         if self._clock() > self.until:
             return ("this node's certificate has expired: join again with a new token",)
         return ()
+
+    def _newer(self, data: bytes) -> Revoked | None:
+        if len(data) > MAX_REVOCATIONS:
+            raise Refused("the list of the revoked is too long")
+        from edge.fleet.certificates import read_revocations
+
+        found = read_revocations(data, self._kept.read(self._kept.authority))
+        if found.number <= self._revoked.number:
+            return None
+        revoked = Revoked(found.number, frozenset(found.entries.values()), found.pem)
+        self._kept.write_revoked(revoked)
+        return revoked
+
+    def _renewed(self, pem: bytes) -> Membership:
+        from edge.fleet.certificates import certificate_of
+
+        issued = certificate_of(pem, self._kept.read(self._kept.authority))
+        if issued.node != self.node:
+            raise Refused("the certificate is another node's")
+        if issued.until <= self.until:
+            raise Refused("the certificate ends no later than the one before")
+        member = replace(self._member, until=issued.until)
+        self._kept.write(self._kept.certificate, issued.pem)
+        self._kept.write_membership(member)
+        return member
+
+    @property
+    def _contexts(self) -> tuple[ssl.SSLContext, ...]:
+        return tuple(context for context in (self._client, self._server) if context is not None)
 
     def _identified(self) -> Identified:
         return Identified(self.fleet, self._revoked.nodes)
@@ -150,15 +211,35 @@ class Identity:
 
     def _bind(self, context: ssl.SSLContext) -> None:
         """The id is checked within the handshake, so that nobody can forget to."""
-        peer_of = self.peer_of
+        identity = self
 
         class Bound(context.sslobject_class):  # type: ignore[misc, name-defined]
+            _failed: ssl.SSLError | None = None
+
             def do_handshake(self) -> None:
-                super().do_handshake()
+                if self._failed is not None:
+                    raise self._failed
                 try:
-                    peer_of(self)
+                    super().do_handshake()
+                    identity.peer_of(self)
+                except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                    raise
                 except Refused as refused:
-                    raise _refusal(str(refused)) from None
+                    raise self._told(_refusal(str(refused))) from None
+                except ssl.SSLError as error:
+                    raise self._told(error) from error
+
+            def _told(self, error: ssl.SSLError) -> ssl.SSLError:
+                """asyncio throws away the alert that tells a client why it is refused, unless the
+                handshake seems to go on: it ends as the client does, or at its deadline.
+                """
+                if not self.server_side:
+                    return error
+                identity.on_refused(_reason(error))
+                if isinstance(error, ssl.SSLCertVerificationError) and not _is_ours(error):
+                    self._failed = error
+                    return ssl.SSLWantReadError()
+                return error
 
         context.sslobject_class = Bound
 
@@ -185,5 +266,16 @@ def _refusal(reason: str) -> ssl.SSLCertVerificationError:
     return error
 
 
-def _nobody(_ids: Iterable[str]) -> None:
+def _is_ours(error: ssl.SSLCertVerificationError) -> bool:
+    """Whether OpenSSL was content with the certificate: it has no alert to send then."""
+    return error.verify_code == _OURS or is_about_dates(error)
+
+
+def _reason(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    return (error.reason or "no TLS").lower().replace("_", " ")
+
+
+def _nobody(_what: object) -> None:
     pass

@@ -21,7 +21,7 @@ from edge.fleet.names import is_id
 from edge.platform.atomic import write_file
 from edge.platform.files import unreadable
 
-__all__ = ["DIRECTORY", "Kept", "Membership", "Revoked"]
+__all__ = ["DIRECTORY", "Kept", "Membership", "Revoked", "id_text"]
 
 DIRECTORY = "identity"
 _SCHEMA = 1
@@ -77,6 +77,12 @@ class Kept:
 
     def exists(self) -> bool:
         return self._membership.exists()
+
+    def read(self, path: Path) -> bytes:
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise _damaged(path, error) from error
 
     def membership(self) -> Membership:
         where = Where(str(self._membership))
@@ -146,16 +152,16 @@ def _read_membership(value: object, where: Where) -> Membership:
         if (schema := table.need("schema", integer(1, 1 << 31))) > _SCHEMA:
             raise where.error(f"has schema {schema}, this version knows {_SCHEMA}")
         return Membership(
-            node=table.need("node", parsed(_id)),
-            fleet=table.need("fleet", parsed(_id)),
+            node=table.need("node", parsed(id_text)),
+            fleet=table.need("fleet", parsed(id_text)),
             fleet_name=table.need("fleet_name", string),
-            issuer=table.need("issuer", parsed(_id)),
+            issuer=table.need("issuer", parsed(id_text)),
             introduced=table.need("introduced", items(string)),
             until=table.need("until", integer(0, 1 << 40)),
         )
 
 
-def _id(text: str) -> str:
+def id_text(text: str) -> str:
     if not is_id(text):
         raise ValueError("is not an id")
     return text

@@ -1,0 +1,341 @@
+"""The authority of a fleet, on the node where it was founded: the state directory's `authority`.
+
+    key.pem            the fleet's key: who has it is the fleet
+    certificate.pem    its certificate, which every member has
+    authority.json     who got which certificates, and which tokens are good: hashes, never secrets
+    door.pem           key and certificate of the server that nodes join at, while it is open
+
+What is answered to anybody is on the disk before. Everything here blocks; it may be called from
+several threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edge.application.fields import Reader, Table, Where, integer, items, parsed, string
+from edge.errors import ConfigError, EdgeError
+from edge.fleet import certificates
+from edge.fleet.certificates import Issued, Signer
+from edge.fleet.keeping import Kept, id_text
+from edge.fleet.names import Refused, is_id
+from edge.fleet.token import SECRET_BYTES, Token, fleet_bytes, hash_of
+from edge.platform.atomic import write_file
+from edge.platform.files import unreadable
+
+__all__ = ["DIRECTORY", "Authority", "Member"]
+
+DIRECTORY = "authority"
+_SCHEMA = 1
+_MAX_MEMBERS = 4096
+_MAX_TOKENS = 64
+# Certificates of one node that are listed when it is revoked; by its id it is refused anyway.
+_SERIALS = 8
+# Seconds between two certificates for one node: a member cannot keep the disk busy.
+_RENEW_EVERY = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A node that has a certificate. `since`, `until`: of the newest, in seconds since 1970."""
+
+    node: str
+    name: str
+    since: int
+    until: int
+    serials: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """A token. `by`: who has used it."""
+
+    hash: str
+    expires: int
+    uses: int
+    by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    fleet_name: str
+    members: tuple[Member, ...] = ()
+    offers: tuple[_Offer, ...] = ()
+
+
+class Authority:
+    """Issues, renews and revokes. Made by `found` or `load`."""
+
+    def __init__(self, directory: Path, clock: Callable[[], float]) -> None:
+        self._directory, self._clock = directory, clock
+        self._lock = threading.Lock()
+        files = Kept(directory)
+        self._signer = Signer(files.read(files.key), files.read(files.certificate))
+        self._state = _read(directory / "authority.json")
+        try:
+            self.fleet = self._signer.fleet
+        except Refused as refused:
+            raise EdgeError(f"{directory}: {refused}", hint="restore a backup") from None
+
+    @property
+    def fleet_name(self) -> str:
+        return self._state.fleet_name
+
+    @property
+    def certificate(self) -> bytes:
+        """In PEM."""
+        return self._signer.certificate
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        return self._state.members
+
+    # Tokens
+
+    def offer(self, uses: int, life: float, addresses: tuple[tuple[str, int], ...]) -> Token:
+        """A new token. Raises EdgeError."""
+        now = self._clock()
+        token = Token(
+            fleet_bytes(self.fleet), secrets.token_bytes(SECRET_BYTES), int(now + life), addresses
+        )
+        with self._lock:
+            good = tuple(offer for offer in self._state.offers if offer.expires > now)
+            if len(good) >= _MAX_TOKENS:
+                raise EdgeError(
+                    f"{_MAX_TOKENS} tokens are good already",
+                    hint="use one, or wait until one has expired",
+                )
+            offer = _Offer(token.hash, token.expires, uses)
+            self._write(replace(self._state, offers=(*good, offer)))
+        return token
+
+    def open_until(self) -> float | None:
+        """When the last good token ends; None: there is none."""
+        now = self._clock()
+        return max((float(o.expires) for o in self._state.offers if o.expires > now), default=None)
+
+    # Certificates
+
+    def admit(self, secret: bytes, request: bytes, name: str, revoked: Iterable[str]) -> Issued:
+        """For who brings a token. The same node may ask again: an answer may be lost. Raises
+        Refused, and EdgeError when it cannot be written down.
+        """
+        node = certificates.node_of_request(request)
+        with self._lock:
+            offer = self._used(hash_of(secret), node)
+            return self._issue(request, node, name, revoked, offer)
+
+    def renew(self, node: str, request: bytes, revoked: Iterable[str]) -> Issued:
+        """For a member that showed its certificate. Raises Refused and EdgeError."""
+        if certificates.node_of_request(request) != node:
+            raise Refused("the request is not of the node that sends it")
+        with self._lock:
+            member = self._member(node)
+            if member is not None and self._clock() < member.since + _RENEW_EVERY:
+                raise Refused("its certificate was renewed less than an hour ago")
+            return self._issue(request, node, member.name if member else "", revoked, None)
+
+    def admit_self(self, request: bytes, name: str) -> Issued:
+        """For the node that has this authority."""
+        node = certificates.node_of_request(request)
+        with self._lock:
+            return self._issue(request, node, name, (), None)
+
+    def _used(self, hashed: str, node: str) -> _Offer:
+        offer = next((offer for offer in self._state.offers if offer.hash == hashed), None)
+        if offer is None or offer.expires <= self._clock():
+            raise Refused("the token has expired, or is none of this fleet")
+        if node in offer.by:
+            return offer
+        if len(offer.by) >= offer.uses:
+            raise Refused("the token has been used")
+        return replace(offer, by=(*offer.by, node))
+
+    def _issue(
+        self, request: bytes, node: str, name: str, revoked: Iterable[str], used: _Offer | None
+    ) -> Issued:
+        if node in revoked:
+            raise Refused("the node was revoked")
+        before = self._member(node)
+        others = self._others(node)
+        now = self._clock()
+        issued = self._signer.issue(request, now)
+        serials = (*(before.serials if before else ()), issued.serial)[-_SERIALS:]
+        member = Member(node, name, int(now), issued.until, serials)
+        offers = tuple(
+            used if used and offer.hash == used.hash else offer for offer in self._state.offers
+        )
+        self._write(replace(self._state, members=(*others, member), offers=offers))
+        return issued
+
+    def _others(self, node: str) -> tuple[Member, ...]:
+        others = tuple(member for member in self._state.members if member.node != node)
+        if len(others) < _MAX_MEMBERS:
+            return others
+        now = self._clock()
+        good = tuple(member for member in others if member.until > now)
+        if len(good) >= _MAX_MEMBERS:
+            raise Refused(f"the fleet has {_MAX_MEMBERS} nodes, and takes no more")
+        return good
+
+    def _member(self, node: str) -> Member | None:
+        return next((member for member in self._state.members if member.node == node), None)
+
+    def door(self) -> Path:
+        """Key and certificate, made anew, for the server that nodes join at."""
+        key = certificates.new_key()
+        issued = self._signer.door(certificates.new_request(key), self._clock())
+        path = self._directory / "door.pem"
+        _write_file(path, key + issued.pem)
+        return path
+
+    # Revocation
+
+    def find(self, who: str) -> str:
+        """The node that an id, the beginning of one (eight characters or more), or a name means.
+        Raises ConfigError.
+        """
+        found = [
+            member.node
+            for member in self._state.members
+            if member.name == who or (len(who) >= 8 and member.node.startswith(who))
+        ]
+        if len(found) > 1:
+            listed = ", ".join(sorted(found))
+            raise ConfigError(f"{who}: several nodes are called so: {listed}", hint="name the id")
+        if found:
+            return found[0]
+        # An older backup of the authority may have been restored since it was issued.
+        if is_id(who):
+            return who
+        raise ConfigError(
+            f"{who}: no node of this fleet", hint="`edge fleet members` lists those that there are"
+        )
+
+    def revoke(self, node: str, known: bytes) -> bytes:
+        """The next list, in PEM, with this node; `known`: the newest one, empty before the first.
+        Raises Refused when that is none of this fleet.
+        """
+        with self._lock:
+            before = (
+                certificates.read_revocations(known, self._signer.certificate) if known else None
+            )
+            member = self._member(node)
+            serials = member.serials if member else (_no_serial(node),)
+            entries = dict.fromkeys(serials, node)
+            return self._signer.revoke(entries, before, self._clock())
+
+    def _write(self, state: _State) -> None:
+        _write_file(self._directory / "authority.json", _to_json(state))
+        self._state = state
+
+
+def found(directory: Path, name: str, clock: Callable[[], float]) -> Authority:
+    """Founds a fleet, or takes up a founding that was interrupted. Raises EdgeError."""
+    if not (directory / "authority.json").exists():
+        files = Kept(directory)
+        key, certificate = certificates.new_authority(name, clock())
+        files.write(files.key, key)
+        files.write(files.certificate, certificate)
+        files.write(directory / "authority.json", _to_json(_State(name)))
+    return Authority(directory, clock)
+
+
+def load(state_dir: Path, clock: Callable[[], float]) -> Authority | None:
+    """None: this node has none. Raises EdgeError for a damaged one."""
+    directory = state_dir / DIRECTORY
+    return Authority(directory, clock) if (directory / "authority.json").exists() else None
+
+
+def _no_serial(node: str) -> int:
+    """Stands in a list for certificates that nobody knows any more; the entry's id counts."""
+    return int.from_bytes(hashlib.sha256(node.encode()).digest()[:16], "big") | 1
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    try:
+        write_file(path, data, mode=0o600)
+    except OSError as error:
+        raise EdgeError(f"{path}: {unreadable(error)}") from error
+
+
+# authority.json
+
+
+def _to_json(state: _State) -> bytes:
+    about = {
+        "schema": _SCHEMA,
+        "fleet_name": state.fleet_name,
+        "members": [
+            {
+                "node": member.node,
+                "name": member.name,
+                "since": member.since,
+                "until": member.until,
+                "serials": [f"{serial:x}" for serial in member.serials],
+            }
+            for member in state.members
+        ],
+        "tokens": [
+            {
+                "sha256": offer.hash,
+                "expires": offer.expires,
+                "uses": offer.uses,
+                "by": list(offer.by),
+            }
+            for offer in state.offers
+        ],
+    }
+    return json.dumps(about, indent=1).encode() + b"\n"
+
+
+def _read(path: Path) -> _State:
+    try:
+        return _state(json.loads(path.read_bytes()), Where(str(path)))
+    except ConfigError as error:
+        raise EdgeError(error.message, hint="restore a backup") from error
+    except ValueError:
+        raise EdgeError(f"{path}: is damaged", hint="restore a backup") from None
+    except OSError as error:
+        raise EdgeError(f"{path}: {unreadable(error)}") from error
+
+
+_MOMENT: Reader[int] = integer(0, 1 << 40)
+
+
+def _state(value: object, where: Where) -> _State:
+    with Table(value, where) as table:
+        if (schema := table.need("schema", integer(1, 1 << 31))) > _SCHEMA:
+            raise where.error(f"has schema {schema}, this version knows {_SCHEMA}")
+        return _State(
+            table.need("fleet_name", string),
+            table.need("members", items(_read_member)),
+            table.need("tokens", items(_read_offer)),
+        )
+
+
+def _read_member(value: object, where: Where) -> Member:
+    with Table(value, where) as table:
+        return Member(
+            table.need("node", parsed(id_text)),
+            table.need("name", string),
+            table.need("since", _MOMENT),
+            table.need("until", _MOMENT),
+            table.need("serials", items(parsed(lambda text: int(text, 16)))),
+        )
+
+
+def _read_offer(value: object, where: Where) -> _Offer:
+    with Table(value, where) as table:
+        return _Offer(
+            table.need("sha256", string),
+            table.need("expires", _MOMENT),
+            table.need("uses", integer(1, 1 << 20)),
+            table.need("by", items(parsed(id_text))),
+        )
