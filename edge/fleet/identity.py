@@ -48,6 +48,7 @@ class Identity:
         self._member: Membership = kept.membership()
         self._revoked: Revoked = kept.revoked()
         self._client: ssl.SSLContext | None = None
+        self._anybody: ssl.SSLContext | None = None
         self._server: ssl.SSLContext | None = None
         self._taking = asyncio.Lock()
         self.on_revoked: Callable[[frozenset[str]], None] = _nobody
@@ -107,6 +108,13 @@ class Identity:
         if self._client is None:
             self._client = self._context(ssl.PROTOCOL_TLS_CLIENT)
         return self._client
+
+    def anybody_context(self) -> ssl.SSLContext:
+        """For a connection to whichever node of the fleet answers; `peer_of` says which that is."""
+        if self._anybody is None:
+            self._anybody = self._context(ssl.PROTOCOL_TLS_CLIENT)
+            self._anybody.check_hostname = False
+        return self._anybody
 
     def server_context(self) -> ssl.SSLContext:
         """For connections from peers, as `client_context`."""
@@ -187,7 +195,8 @@ class Identity:
 
     @property
     def _contexts(self) -> tuple[ssl.SSLContext, ...]:
-        return tuple(context for context in (self._client, self._server) if context is not None)
+        every = (self._client, self._anybody, self._server)
+        return tuple(context for context in every if context is not None)
 
     def _identified(self) -> Identified:
         return Identified(self.fleet, self._revoked.nodes)
