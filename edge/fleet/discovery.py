@@ -5,26 +5,40 @@ What is heard here is a hint: nobody vouches for it. Knows no certificate and as
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import errno
+import logging
+import random
+import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from ipaddress import ip_address
 from types import TracebackType
 from typing import Self
 
+from zeroconf import Error, IPVersion, NonUniqueNameException, ServiceInfo
+from zeroconf.asyncio import AsyncZeroconf
+
+from edge.fleet import netlink
+from edge.fleet.adverts import TYPE, Advert, label, properties
+from edge.fleet.browser import Browser
+from edge.fleet.interfaces import Interface, bindings, followed, hosts, near
+
 __all__ = ["Advert", "Discovery", "browse"]
 
+_log = logging.getLogger(__name__)
 
-@dataclass(frozen=True, slots=True)
-class Advert:
-    """What a node says of itself, to anybody. Checked for its form only, printable ASCII."""
-
-    id: str
-    name: str
-    fleet: str
-    # Hosts are IP addresses without brackets; link-local IPv6 with "%" and the interface.
-    addresses: tuple[tuple[str, int], ...] = ()
-    inventory: str = ""
-    arch: str = ""
-    version: str = ""
+_SPACING = 2.0  # seconds between two announcements: what changes meanwhile goes out as one
+_RETRY = 60.0  # after sockets could not be opened, unless the network changes before
+_GOODBYE = 1.5  # seconds; three packets, an eighth of a second apart
+_DEFENCE_MAX = 60.0  # between two answers to somebody who keeps on claiming our name
+# Seconds after one question the next one; then at the interval, well within the 75 minutes for
+# which others are to remember what was answered.
+_QUESTIONS = (1.0, 3.0, 9.0)
+_QUESTION_INTERVAL = 900.0
+# Linux: without it a socket hears what any process's membership brings, on any interface.
+_IP_MULTICAST_ALL, _IPV6_MULTICAST_ALL = 49, 29
 
 
 class Discovery:
@@ -32,6 +46,8 @@ class Discovery:
 
     `heard` gets each advert of this fleet when it is new or has changed, never the node's own.
     `gone` gets the id of a node that said goodbye, or that was not heard of for long: a hint too.
+    Entering never fails because of the network: `problem` says what is amiss, and it is tried
+    again.
     """
 
     def __init__(
@@ -42,16 +58,38 @@ class Discovery:
         heard: Callable[[Advert], None],
         gone: Callable[[str], None],
     ) -> None:
-        """`me.addresses`: its first port is advertised, the hosts are those of the interfaces.
+        """`me.addresses`: where peers are served; of "::" and "0.0.0.0" the interfaces' addresses.
 
-        `interfaces`: names; none: all that are not virtual.
+        `interfaces`: names; none: all that are not virtual. Raises ValueError for an advert that
+        nobody would accept.
         """
+        properties(me)
         self._me = me
-        self._interfaces = tuple(interfaces)
+        self._host, self._port = me.addresses[0]
+        self._names = tuple(interfaces)
         self._heard = heard
         self._gone = gone
+        self.problem: str | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._zc: AsyncZeroconf | None = None
+        self._browser: Browser | None = None
+        self._info: ServiceInfo | None = None
+        self._followed: tuple[Interface, ...] = ()
+        self._suffixes = ("", me.id[:4], me.id[:8])
+        self._taken = 0  # so many of the names with them are others'
+        self._question: asyncio.TimerHandle | None = None
+        # What the next step is about.
+        self._wake = asyncio.Event()
+        self._stale = False  # what is advertised
+        self._moved = False
+        self._disturbed: frozenset[int] | None = frozenset()
+        self._rival = ""
+        self._defence = _SPACING
+        self._defended = 0.0
 
     async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(self._run(), name="mdns")
         return self
 
     async def __aexit__(
@@ -60,17 +98,280 @@ class Discovery:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        pass
+        assert self._task is not None
+        self._task.cancel()
+        try:
+            await asyncio.wait([self._task])
+        finally:
+            await self._close()
+
+    @property
+    def name(self) -> str:
+        """The name under which this node is advertised; empty until it is."""
+        return self._info.get_name() if self._info else ""
 
     @property
     def strangers(self) -> int:
-        """Adverts seen that were of other fleets, or malformed."""
-        return 0
+        """Names heard that are of other fleets or malformed, of the last thousand."""
+        return len(self._browser.strangers) if self._browser else 0
 
     def update(self, inventory: str) -> None:
         """Advertises another inventory; several within two seconds go out as one."""
+        if inventory != self._me.inventory:
+            me = replace(self._me, inventory=inventory)
+            properties(me)
+            self._me = me
+            self._stale = True
+            self._wake.set()
+
+    # --- one task does all that changes what is advertised ---
+
+    async def _run(self) -> None:
+        try:
+            with netlink.Watcher(self._network_changed):
+                while True:
+                    await self._attempt()
+        except OSError as error:
+            # A sandbox without netlink: its kernel will not be another one later.
+            self._failed(error)
+
+    async def _attempt(self) -> None:
+        self._wake.clear()
+        try:
+            await self._session()
+        except (OSError, Error) as error:
+            self._failed(error)
+        except Exception as error:
+            _log.exception("multicast DNS")
+            self._failed(error)
+        await self._close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_RETRY):
+                await self._wake.wait()
+
+    def _failed(self, error: Exception) -> None:
+        if self.problem is None:
+            _log.warning("no multicast DNS: %s", error)
+        self.problem = f"no multicast DNS: {error}"
+
+    async def _session(self) -> None:
+        self._followed = followed(netlink.interfaces(), self._names)
+        self._zc = await _open(self._followed)
+        self._browser = Browser(
+            self._zc.zeroconf,
+            fleet=self._me.fleet,
+            me=self._me.id,
+            near=lambda found: near(found, self._followed),
+            heard=self._heard,
+            gone=self._gone,
+            claimed=self._claimed,
+        )
+        self._ask()
+        await self._register()
+        self.problem = None
+        loop = asyncio.get_running_loop()
+        while True:
+            spoken = loop.time()
+            await self._wake.wait()
+            await asyncio.sleep(spoken + _SPACING - loop.time())
+            self._wake.clear()
+            await self._step()
+
+    async def _step(self) -> None:
+        if self._rival:
+            await self._settle()
+        if self._moved:
+            await self._move()
+        if self._stale:
+            self._stale = False
+            await self._announce()
+
+    # --- what is advertised ---
+
+    def _service(self) -> ServiceInfo:
+        return ServiceInfo(
+            TYPE,
+            f"{label(self._me.name, self._suffixes[self._taken])}.{TYPE}",
+            port=self._port,
+            properties=dict(properties(self._me)),
+            # Not the machine's own host name, which another responder here may defend.
+            server=f"edge-{self._me.id[:20]}.local.",
+            parsed_addresses=self._hosts(),
+        )
+
+    def _hosts(self) -> list[str]:
+        found = hosts(self._followed)
+        try:
+            listen = ip_address(self._host)
+        except ValueError:
+            return found
+        if listen.is_unspecified:
+            return [host for host in found if listen.version == 6 or ":" not in host]
+        return [host for host in found if ip_address(host) == listen]
+
+    async def _register(self) -> None:
+        """Takes the first of our names that nobody else has."""
+        assert self._zc is not None
+        assert self._browser is not None
+        info = self._service()
+        while True:
+            # Who has even the last one means us: then it is ours, asked or not.
+            last = self._taken == len(self._suffixes) - 1
+            try:
+                announced = await self._zc.async_register_service(info, cooperating_responders=last)
+                break
+            except NonUniqueNameException:
+                self._taken += 1
+                info = self._service()
+        self._info = info
+        self._stale = False
+        self._browser.rename(info.name)
+        await announced
+
+    async def _announce(self) -> None:
+        assert self._zc is not None
+        self._info = self._service()
+        await (await self._zc.async_update_service(self._info))
+
+    # --- names ---
+
+    def _claimed(self, rival: str) -> None:
+        """Another node has our name: after a partition, or by starting at the same moment."""
+        if asyncio.get_running_loop().time() >= self._defended:
+            self._rival = rival
+            self._wake.set()
+
+    async def _settle(self) -> None:
+        """Of two nodes the one with the lower id keeps the name and says so."""
+        rival, self._rival = self._rival, ""
+        if rival < self._me.id and self._taken < len(self._suffixes) - 1:
+            assert self._zc is not None
+            assert self._info is not None
+            # Without a goodbye: its pointer is the rival's as well.
+            self._zc.zeroconf.registry.async_remove(self._info)
+            self._info = None
+            self._taken += 1
+            await self._register()
+            return
+        self._stale = True
+        self._defended = asyncio.get_running_loop().time() + self._defence
+        self._defence = min(2 * self._defence, _DEFENCE_MAX)
+
+    # --- the network ---
+
+    def _network_changed(self, disturbed: frozenset[int] | None) -> None:
+        if disturbed is None or self._disturbed is None:
+            self._disturbed = None
+        else:
+            self._disturbed |= disturbed
+        self._moved = True
+        self._wake.set()
+
+    async def _move(self) -> None:
+        """Follows the interfaces and, where a link was lost, starts anew (RFC 6762 §8)."""
+        assert self._zc is not None
+        assert self._browser is not None
+        disturbed, self._disturbed = self._disturbed, frozenset()
+        self._moved = False
+        found = followed(netlink.interfaces(), self._names)
+        lost = disturbed is None or any(one.index in disturbed for one in found)
+        if found == self._followed and not lost:
+            return
+        self._followed = found
+        self._info = self._service()
+        self._zc.zeroconf.registry.async_update(self._info)
+        await self._zc.async_update_interfaces(bindings(found))
+        _listen_only_here(self._zc)
+        self._browser.again()
+        self._ask()
+        self._stale = True
+
+    def _ask(self, already: int = 0) -> None:
+        """Asks now and again, seldom after a while."""
+        assert self._browser is not None
+        if self._question is not None:
+            self._question.cancel()
+        self._browser.ask()
+        delay = _QUESTIONS[already] if already < len(_QUESTIONS) else _QUESTION_INTERVAL
+        delay *= random.uniform(1.0, 1.1)  # noqa: S311 - boards start together
+        loop = asyncio.get_running_loop()
+        self._question = loop.call_later(delay, self._ask, already + 1)
+
+    async def _close(self) -> None:
+        """Says goodbye and closes; takes two seconds at most."""
+        zc, browser = self._zc, self._browser
+        self._zc = self._browser = self._info = None
+        if self._question is not None:
+            self._question.cancel()
+            self._question = None
+        if browser is not None:
+            await browser.close()
+        if zc is not None:
+            await _close(zc)
 
 
 async def browse(seconds: float, *, interfaces: Sequence[str] = ()) -> list[Advert]:
-    """Every node of any fleet that answers within this time. Nothing of it is authenticated."""
-    return []
+    """Every node of any fleet that answers within this time. Nothing of it is authenticated.
+
+    Raises OSError where the network cannot be asked.
+    """
+    found: dict[tuple[str, str], Advert] = {}
+
+    def heard(advert: Advert) -> None:
+        found[advert.id, advert.name] = advert
+
+    here = followed(netlink.interfaces(), interfaces)
+    zc = await _open(here)
+    try:
+        browser = Browser(
+            zc.zeroconf, fleet=None, near=lambda found: near(found, here), heard=heard
+        )
+        try:
+            browser.ask()
+            await asyncio.sleep(seconds / 3)
+            browser.ask()
+            await asyncio.sleep(2 * seconds / 3)
+        finally:
+            await browser.close()
+    finally:
+        await _close(zc)
+    return sorted(found.values(), key=lambda advert: (advert.fleet, advert.name, advert.id))
+
+
+async def _open(here: Sequence[Interface]) -> AsyncZeroconf:
+    """Raises OSError."""
+    # What it warns of is other people's packets and addresses that have just gone.
+    logging.getLogger("zeroconf").setLevel(logging.ERROR)
+    every = bindings(here)
+    try:
+        zc = AsyncZeroconf(every, ip_version=IPVersion.All)
+    except OSError as error:
+        if error.errno != errno.EAFNOSUPPORT:
+            raise
+        # A kernel without IPv6.
+        four = [one for one in every if isinstance(one, str) and ":" not in one]
+        zc = AsyncZeroconf(four, ip_version=IPVersion.V4Only)
+    try:
+        await zc.zeroconf.async_wait_for_start()
+        _listen_only_here(zc)
+    except BaseException:
+        await _close(zc)
+        raise
+    return zc
+
+
+def _listen_only_here(zc: AsyncZeroconf) -> None:
+    for reader in zc.zeroconf.engine.readers:
+        with contextlib.suppress(OSError):  # an IPv4 socket
+            reader.sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MULTICAST_ALL, 0)
+        with contextlib.suppress(OSError):
+            reader.sock.setsockopt(socket.IPPROTO_IP, _IP_MULTICAST_ALL, 0)
+
+
+async def _close(zc: AsyncZeroconf) -> None:
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE):
+                await zc.async_unregister_all_services()
+    finally:
+        await zc.async_close()
