@@ -10,8 +10,9 @@ from base64 import b32encode
 from collections.abc import Callable
 from typing import TypeVar
 
-from edge.fleet.discovery import Advert, Discovery
 from fleet_lab import Machine, enter
+
+from edge.fleet.discovery import Advert, Discovery
 
 T = TypeVar("T")
 
