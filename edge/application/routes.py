@@ -116,7 +116,7 @@ class _Captures(NamedTuple, Generic[T]):
 class Router(Generic[T]):
     """Finds the route of a path. Immutable; `unreachable` is for the operator to be told."""
 
-    __slots__ = ("_exact", "_find", "_found", "unreachable")
+    __slots__ = ("_every", "_exact", "_find", "_found", "unreachable")
 
     def __init__(self, routes: Iterable[tuple[Route, T]]) -> None:
         reachable, self.unreachable = _reachable(routes)
@@ -136,9 +136,14 @@ class Router(Generic[T]):
             alternatives.append(_pattern(route) + "()")
             group = last + 1
         self._find = re.compile("|".join(alternatives) or "(?!)", re.DOTALL).fullmatch
+        # Most applications have one route, "/...".
+        only = reachable[0] if len(reachable) == 1 else None
+        self._every = only if only and only[0].wildcard and not only[0].segments else None
 
     def match(self, path: str) -> Match[T] | None:
         """The best route for a path without its query."""
+        if self._every is not None and "//" not in path and path[:1] == "/":
+            return Match(*self._every, path)
         trimmed = path.strip("/")
         known = self._exact.get(trimmed)
         if known is None and "//" in trimmed:

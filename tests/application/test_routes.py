@@ -60,6 +60,13 @@ def test_the_root_wildcard_captures_everything(path: str, expected: str) -> None
     assert info(path, "/...") == expected
 
 
+@given(path=st.text("/a.?", max_size=8), text=st.sampled_from(["/...", "*", "..."]))
+def test_the_root_wildcard_alone_is_as_among_others(path: str, text: str) -> None:
+    alone, among = router(text).match(path), router(text, "/never/seen").match(path)
+    assert alone is not None
+    assert alone == among
+
+
 def test_names_capture_a_segment_each() -> None:
     match = router("/:a/x/:b/...").match("/1/x/2.5/rest")
     assert match is not None

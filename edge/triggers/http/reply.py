@@ -233,6 +233,11 @@ class Reply:
         self._wire.soon(self)
 
     def _finish(self, trailers: Headers | None) -> None:
+        if trailers is None and not (self._sent or self._empty or self._old):
+            self._wire.send(self._whole())
+            self._end()
+            self._wire.replied()
+            return
         parts: list[bytes] = []
         tail = encode(trailers)[0] if trailers else b""
         if not self._sent:
@@ -245,6 +250,18 @@ class Reply:
         self._wire.send(b"".join(parts))
         self._end()
         self._wire.replied()
+
+    def _whole(self) -> bytes:
+        """A reply that nothing was sent of: what most are, in one piece."""
+        self._sent = True
+        return b"%b%b%bcontent-length: %d\r\n%b\r\n%b" % (
+            _STATUS_LINES.get(self._status) or b"HTTP/1.1 %d \r\n" % self._status,
+            self._lines,
+            b"" if self._dated else self._wire.date(),
+            self._size,
+            b"" if self._wire.persists() else b"connection: close\r\n",
+            self._held[0] if len(self._held) == 1 else b"".join(self._held),
+        )
 
     def _end(self) -> None:
         self.finished = True
