@@ -9,9 +9,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Identified", "Refused", "address_of", "is_id", "key_id"]
+__all__ = [
+    "Identified",
+    "Refused",
+    "address_of",
+    "fleet_name",
+    "is_id",
+    "key_id",
+    "node_name",
+]
 
 _ID = re.compile(r"[a-z2-7]{52}")
+# As [node] name.
+_NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+# Of a certificate's subject, which has 64 characters.
+_FLEET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,62}")
 
 
 class Refused(Exception):
@@ -26,6 +38,20 @@ def key_id(public_key: bytes) -> str:
 
 def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
+
+
+def node_name(text: str) -> str:
+    """Raises ValueError."""
+    if not _NODE_NAME.fullmatch(text):
+        raise ValueError("is not a name of a node: letters, digits, . _ and -")
+    return text
+
+
+def fleet_name(text: str) -> str:
+    """Raises ValueError."""
+    if not _FLEET_NAME.fullmatch(text):
+        raise ValueError("is not a name of a fleet: at most 63 letters, digits, spaces, . _ and -")
+    return text
 
 
 def address_of(fleet: str, node: str) -> str:
