@@ -94,8 +94,9 @@ class Fleet:
 
     document: str | None = None  # its reference
     keys: tuple[Path, ...] = ()  # PEM; a document needs one of them, or the registry's policy
-    peers: tuple[str, ...] = ()  # "host[:port]" of other nodes, where multicast does not pass
+    peers: tuple[str, ...] = ()  # "host:port" of other nodes, where multicast does not pass
     discovery: bool = True  # by mDNS
+    interfaces: tuple[str, ...] = ()  # to discover on; none: all that are not virtual
     join_token_file: Path | None = None
     # For peers, by mutual TLS; nothing listens there without a fleet
     listen: Address = field(default_factory=lambda: Address("::", 7466))

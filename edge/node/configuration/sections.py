@@ -48,6 +48,7 @@ _GiB = 1 << 30
 _SOCKET_PATH = 107
 
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+_INTERFACE = re.compile(r"[^\s/]{1,15}")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
 
 
@@ -159,6 +160,7 @@ def fleet(files: Files) -> Reader[config.Fleet]:
         "keys": items(files.key),
         "peers": items(peer),
         "discovery": boolean,
+        "interfaces": items(matching(_INTERFACE, "the name of a network interface")),
         "join_token_file": files.secret_file,
         "listen": address,
         "upload": octets(at_least=0, at_most=1 << 40),

@@ -13,6 +13,7 @@ from edge import config
 from edge.application.fields import Reader, Table, Where, items, show, string
 from edge.application.quantities import seconds
 from edge.errors import ConfigError
+from edge.fleet.static import split
 from edge.registry.reference import Reference
 
 __all__ = [
@@ -101,10 +102,12 @@ def addresses(value: object, where: Where) -> tuple[config.Address, ...]:
 
 
 def peer(value: object, where: Where) -> str:
-    found = address(value, where)
-    if not found.port or string(value, where).startswith(":"):
-        raise where.error("must be a host and a port")
-    return str(found)
+    text = string(value, where)
+    try:
+        return str(config.Address(*split(text)))
+    except ValueError as error:
+        hint = 'write it like "10.0.0.7", "pi.lan:7466" or "[fd00::7]:7466"'
+        raise where.error(f"{show(text)}: {error}", hint) from None
 
 
 def reference(value: object, where: Where) -> str:
