@@ -1,19 +1,66 @@
-"""Where peers are served: [fleet] listen, mutual TLS 1.3 only, bounded."""
+"""Where peers are served: [fleet] listen, by mutual TLS 1.3 only.
+
+Whoever is no member of the fleet costs a handshake, of which few are under way at a time, and gets
+nothing. What a member may do is bounded too: connections, headers, bodies, time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+import errno
+import logging
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
 from edge.config import Address
-from edge.fleet.identity import Identity
+from edge.fleet.listening import listener
+from edge.fleet.names import Refused
 
-__all__ = ["Server", "peer_of"]
+__all__ = ["Limits", "Server", "host_of", "peer_of"]
+
+_log = logging.getLogger("edge.fleet")
 
 _PEER = web.RequestKey("peer", str)
+# Seconds until the next attempt when the machine has no more descriptors.
+_EXHAUSTED = 1.0
+
+# Where the handshake comes from that is under way: its callbacks run in its task's context.
+_coming_from: ContextVar[str] = ContextVar("_coming_from", default="?")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Credentials(Protocol):
+    """What this node shows, and whom it believes: see `identity.Identity`."""
+
+    def server_context(self) -> ssl.SSLContext: ...
+
+    def peer_of(self, connection: ssl.SSLObject | ssl.SSLSocket, /) -> str: ...
+
+    # Is told why somebody's handshake is refused, while it is.
+    on_refused: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Connections, bytes, seconds."""
+
+    connections: int = 512
+    of_a_peer: int = 16
+    handshakes: int = 128
+    of_an_address: int = 24  # handshakes
+    handshake: float = 5.0
+    body: int = 1 << 20
+    idle: float = 30.0  # also of a request's headers
 
 
 def peer_of(request: web.Request) -> str:
@@ -21,21 +68,58 @@ def peer_of(request: web.Request) -> str:
     return request[_PEER]
 
 
+def host_of(request: web.Request) -> str:
+    """Where it came from, link-local addresses with their interface; "" when it is gone."""
+    name = request.get_extra_info("peername")
+    return _plain_host(name[0]) if name else ""
+
+
 class Server:
     """As an async context manager. `routes` may be of several owners; their handlers ask `peer_of`
-    who it is.
+    who it is. `refused` is told where a handshake failed and why, of those that showed something.
     """
 
     def __init__(
-        self, identity: Identity, listen: Address, routes: Iterable[web.RouteDef] = ()
+        self,
+        credentials: Credentials,
+        listen: Address,
+        routes: Iterable[web.RouteDef] = (),
+        *,
+        limits: Limits | None = None,
+        refused: Callable[[str, str], None] = lambda _where, _why: None,
     ) -> None:
-        self._identity, self._listen, self._routes = identity, listen, tuple(routes)
-        self.addresses: tuple[Address, ...] = ()
+        self._credentials, self._listen, self._routes = credentials, listen, tuple(routes)
+        self._limits = limits or Limits()
+        self._refused = refused
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._handshakes: Counter[str] = Counter()
+        self._peers: dict[RequestHandler, tuple[str, asyncio.Transport]] = {}
+        self.address = listen  # with the port it got
 
     def drop(self, ids: Iterable[str]) -> None:
         """Closes the connections of these nodes: they were revoked."""
+        gone = set(ids)
+        for id, transport in tuple(self._peers.values()):
+            if id in gone:
+                transport.abort()
 
     async def __aenter__(self) -> Self:
+        """Raises EdgeError where it cannot listen."""
+        self._context = await asyncio.to_thread(self._credentials.server_context)
+        self._credentials.on_refused = lambda why: self._refused(_coming_from.get(), why)
+        self._listener = listener(self._listen)
+        self.address = Address(*self._listener.getsockname()[:2])
+        self._runner = web.AppRunner(
+            self._application(),
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=0.5,
+            keepalive_timeout=self._limits.idle,
+            lingering_time=1.0,
+            auto_decompress=False,
+        )
+        await self._runner.setup()
+        self._start(self._accept(self._listener), "peers: accept")
         return self
 
     async def __aexit__(
@@ -43,4 +127,111 @@ class Server:
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None: ...
+    ) -> None:
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        self._listener.close()
+        await self._runner.cleanup()
+
+    def _application(self) -> web.Application:
+        app = web.Application(middlewares=[self._authenticated], client_max_size=self._limits.body)
+        app.on_response_prepare.append(_signed)
+        app.add_routes(self._routes)
+        return app
+
+    @web.middleware
+    async def _authenticated(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        known = self._peers.get(request.protocol)
+        if known is not None:
+            request[_PEER] = known[0]
+            return await handler(request)
+        connection = request.get_extra_info("ssl_object")
+        if connection is None:  # it is gone
+            raise web.HTTPForbidden
+        # It asks in the turn of the loop in which it came.
+        request[_PEER] = self._credentials.peer_of(connection)
+        return await handler(request)
+
+    # Connections
+
+    def _start(self, work: Awaitable[None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(_awaited(work), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, address = await loop.sock_accept(listener)
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    await asyncio.sleep(_EXHAUSTED)
+                continue
+            host = _plain_host(address[0])
+            if self._has_room(host):
+                self._handshakes[host] += 1
+                self._start(self._welcome(sock, host), f"peers: {host}")
+            else:
+                sock.close()
+
+    def _has_room(self, host: str) -> bool:
+        limits, under_way = self._limits, self._handshakes.total()
+        assert self._runner.server is not None
+        return (
+            under_way < limits.handshakes
+            and self._handshakes[host] < limits.of_an_address
+            and len(self._runner.server.connections) + under_way < limits.connections
+        )
+
+    async def _welcome(self, sock: socket.socket, host: str) -> None:
+        loop, server = asyncio.get_running_loop(), self._runner.server
+        assert server is not None
+        _coming_from.set(host)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            transport, handler = await loop.connect_accepted_socket(
+                server,
+                sock,
+                ssl=self._context,
+                ssl_handshake_timeout=self._limits.handshake,
+                ssl_shutdown_timeout=1.0,
+            )
+        except (OSError, TimeoutError):
+            pass  # it went away, or does not speak TLS
+        else:
+            self._admit(transport, handler)
+        finally:
+            self._handshakes -= Counter((host,))
+
+    def _admit(self, transport: asyncio.Transport, handler: RequestHandler) -> None:
+        server = self._runner.server
+        assert server is not None
+        open_now = set(server.connections)
+        for gone in self._peers.keys() - open_now:
+            del self._peers[gone]
+        try:
+            id = self._credentials.peer_of(transport.get_extra_info("ssl_object"))
+        except Refused:
+            transport.abort()
+            return
+        if sum(id == other for other, _ in self._peers.values()) >= self._limits.of_a_peer:
+            transport.abort()
+        elif handler in open_now:
+            self._peers[handler] = id, transport
+
+
+async def _awaited(work: Awaitable[None]) -> None:
+    await work
+
+
+async def _signed(_: web.Request, response: web.StreamResponse) -> None:
+    """Not which version of which library; and a probe is small."""
+    response.headers["Server"] = "edge"
+
+
+def _plain_host(host: str) -> str:
+    return host.removeprefix("::ffff:")

@@ -1,0 +1,273 @@
+"""What a node knows of the others of its fleet. Pure: no network and no clock of its own.
+
+What two say of one node is ordered by (incarnation, status, counter), so that everybody who has
+heard both believes the same. A node of which something false is said makes a new incarnation, and
+that is newer than what was false.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from edge.fleet.wire import (
+    PEERS_MOST,
+    Endpoint,
+    Facts,
+    Message,
+    Record,
+    Status,
+    Version,
+    distinct,
+)
+
+__all__ = ["Peer", "Table"]
+
+# Everybody is probed by so many others.
+PROBERS = 3
+# What is said of a known node may not leave it without numbers to refute it with.
+_JUMP_MOST = 1 << 32
+# Seconds that who has left or died stays known.
+_LEFT_KEPT, _DEAD_KEPT = 600.0, 86400.0
+
+
+@dataclass(slots=True)
+class Peer:
+    """One other node. Moments are those of the loop's clock."""
+
+    record: Record
+    since: float  # when its status became this
+    mark: int = 0
+    # Where its certificate was seen; until then it is a rumor.
+    endpoint: Endpoint | None = None
+    # Where it may be, the likeliest first.
+    candidates: tuple[Endpoint, ...] = ()
+    round_trip: float | None = None
+    seen: float | None = None  # when it last spoke with this node
+    attempts: int = 0  # since it last answered
+    due: float = 0.0  # when it is tried again, if it does not answer
+    apart: float = 0.0  # until then they do not compare what they know again
+    penalty: str = ""
+    penalised: float = 0.0  # until then
+    penalties: int = 0
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def lives(self) -> bool:
+        return self.record.status <= Status.SUSPECT
+
+    def told(self) -> Record:
+        """As it is told to others: where it answers, if it was found to, comes first."""
+        known = (self.endpoint,) if self.endpoint and "%" not in self.endpoint[0] else ()
+        return replace(self.record, endpoints=distinct((*known, *self.record.endpoints)))
+
+    def may_be_at(self, endpoints: Iterable[Endpoint]) -> bool:
+        """Puts these first; whether one of them is new."""
+        before = self.candidates
+        self.candidates = distinct((*endpoints, *before))
+        return not set(self.candidates) <= set(before)
+
+
+@dataclass(slots=True)
+class Table:
+    """This node and its peers, by id."""
+
+    me: Record
+    peers: dict[str, Peer] = field(default_factory=dict)
+    refused: frozenset[str] = frozenset()  # revoked: nothing is known of them
+    _targets: tuple[str, ...] | None = None
+
+    # What is told
+
+    @property
+    def digest(self) -> str:
+        """The same for all who take the same nodes for alive."""
+        found = _mark(self.me)
+        for peer in self.peers.values():
+            if peer.lives:
+                found ^= peer.mark
+        return f"{found:016x}"
+
+    def have(self) -> dict[str, Version]:
+        known = {peer.id: peer.record.version for peer in self.peers.values()}
+        return {self.me.id: self.me.version, **known}
+
+    def told(self, ids: Iterable[str]) -> tuple[Record, ...]:
+        found = (self._told(id) for id in ids)
+        return tuple(record for record in found if record)
+
+    def compare(self, have: Mapping[str, Version]) -> Message:
+        """What the other one lacks, and what this node lacks, of what the other one has."""
+        self._refute(have.get(self.me.id, self.me.version))
+        mine = self.have()
+        news = [id for id in mine if self._is_news(id, have.get(id))]
+        want = [
+            id
+            for id, version in have.items()
+            if id not in self.refused
+            and (version > mine[id] if id in mine else version[1] <= Status.SUSPECT)
+        ]
+        return Message(self.told(news), want=tuple(want[:PEERS_MOST]))
+
+    def _is_news(self, id: str, theirs: Version | None) -> bool:
+        record = self.me if id == self.me.id else self.peers[id].record
+        return record.status <= Status.SUSPECT if theirs is None else record.version > theirs
+
+    def _told(self, id: str) -> Record | None:
+        if id == self.me.id:
+            return self.me
+        peer = self.peers.get(id)
+        return peer.told() if peer else None
+
+    # What is heard
+
+    def take(self, record: Record, now: float) -> bool:
+        """Whether this is news, to be told to others."""
+        if record.id == self.me.id:
+            return self._refute(record.version)
+        if record.id in self.refused:
+            return False
+        peer = self.peers.get(record.id)
+        if peer is None:
+            return self._add(record, now)
+        if record.version <= peer.record.version:
+            return False
+        if record.incarnation - peer.record.incarnation > _JUMP_MOST:
+            return False
+        self._renew(peer, record, now)
+        return True
+
+    def suspect(self, id: str, now: float) -> bool:
+        return self._decide(id, Status.SUSPECT, now)
+
+    def dead(self, id: str, now: float) -> bool:
+        return self._decide(id, Status.DEAD, now)
+
+    def forget(self, ids: Iterable[str]) -> None:
+        for id in ids:
+            if self.peers.pop(id, None) is not None:
+                self._targets = None
+
+    def refuse(self, ids: frozenset[str]) -> None:
+        """They were revoked."""
+        self.refused |= ids
+        self.forget(ids)
+
+    def expire(self, now: float) -> None:
+        """Forgets who has been gone for long."""
+        kept = {Status.LEFT: _LEFT_KEPT, Status.DEAD: _DEAD_KEPT}
+        self.forget(
+            [
+                peer.id
+                for peer in self.peers.values()
+                if now - peer.since > kept.get(peer.record.status, float("inf"))
+            ]
+        )
+
+    def change(self, facts: Facts, endpoints: tuple[Endpoint, ...]) -> bool:
+        """Whether this node has something new to say of itself."""
+        if (facts, endpoints) == (self.me.facts, self.me.endpoints):
+            return False
+        self.me = replace(self.me, facts=facts, endpoints=endpoints, counter=self.me.counter + 1)
+        return True
+
+    def leave(self) -> Record:
+        self.me = replace(self.me, status=Status.LEFT)
+        return self.me
+
+    def _refute(self, said: Version) -> bool:
+        if said <= self.me.version or said[0] >= (1 << 53) - 1:
+            return False
+        self.me = replace(self.me, incarnation=said[0] + 1)
+        return True
+
+    def _add(self, record: Record, now: float) -> bool:
+        if record.status > Status.SUSPECT or not self._has_room():
+            return False
+        peer = Peer(record, now, _mark(record), candidates=record.endpoints, due=now)
+        self.peers[record.id] = peer
+        self._targets = None
+        return True
+
+    def _has_room(self) -> bool:
+        """Those that nobody has seen here go first, then those that are gone."""
+        if len(self.peers) < PEERS_MOST:
+            return True
+        gone = [peer for peer in self.peers.values() if not peer.lives]
+        rumors = [peer for peer in self.peers.values() if peer.endpoint is None]
+        if not gone and not rumors:
+            return False
+        self.forget([min(gone or rumors, key=lambda peer: peer.since).id])
+        return True
+
+    def _renew(self, peer: Peer, record: Record, now: float) -> None:
+        if not peer.lives and record.status <= Status.SUSPECT:
+            peer.endpoint, peer.attempts, peer.due = None, 0, now
+        if peer.record.status != record.status:
+            peer.since, self._targets = now, None
+        if not record.endpoints:
+            record = replace(record, endpoints=peer.record.endpoints)
+        peer.may_be_at(record.endpoints)
+        peer.record, peer.mark = record, _mark(record)
+
+    def _decide(self, id: str, status: Status, now: float) -> bool:
+        peer = self.peers.get(id)
+        if peer is None or peer.record.status >= status:
+            return False
+        self._renew(peer, replace(peer.record, status=status), now)
+        return True
+
+    # Who is asked
+
+    def alive(self) -> Iterator[Peer]:
+        """Those whose certificate was seen."""
+        return (peer for peer in self.peers.values() if peer.lives and peer.endpoint)
+
+    def targets(self) -> tuple[str, ...]:
+        """Whom this node probes: by rendezvous hash each node has a few probers, and all agree who
+        they are.
+        """
+        if self._targets is None:
+            living = [peer.id for peer in self.peers.values() if peer.lives]
+            self._targets = tuple(_probed_by(self.me.id, living))
+        return self._targets
+
+    def watches(self, id: str) -> bool:
+        """Whether this node is one of those that try a dead one again."""
+        living = [peer.id for peer in self.peers.values() if peer.lives]
+        return id in _probed_by(self.me.id, living, of=(id,))
+
+
+def _probed_by(me: str, living: list[str], of: Iterable[str] | None = None) -> Iterator[str]:
+    numbers = {id: _number(id) for id in (me, *living)}
+    own = numbers[me]
+    for id in living if of is None else of:
+        target = numbers.get(id) or _number(id)
+        mine, ahead = _score(target, own), 0
+        for other, number in numbers.items():
+            if other not in (id, me) and _score(target, number) > mine:
+                ahead += 1
+                if ahead == PROBERS:
+                    break
+        else:
+            yield id
+
+
+def _number(id: str) -> int:
+    """An id is a hash already."""
+    return int.from_bytes(id[:12].encode())
+
+
+def _score(one: int, other: int) -> int:
+    """The same for both orders; multiplied, because neighbours would choose each other."""
+    mixed = ((one ^ other) * 0x9E3779B97F4A7C15F39CC0605CEDC835) & ((1 << 128) - 1)
+    return (mixed >> 64) ^ (mixed & ((1 << 64) - 1))
+
+
+def _mark(record: Record) -> int:
+    text = f"{record.id} {record.incarnation} {record.counter}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
