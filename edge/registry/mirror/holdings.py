@@ -67,6 +67,10 @@ class Holdings:
         """Every repository, without its registry, in order."""
         return sorted(self._repositories())
 
+    def everything(self) -> list[Repository]:
+        """Every repository of every registry."""
+        return [found for several in self._repositories().values() for found in several]
+
     def find(self, name: str, registry: str | None = None) -> list[Repository]:
         """The repositories of that name, of one registry or of all. None is an empty list.
 

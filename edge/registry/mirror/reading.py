@@ -10,11 +10,11 @@ import asyncio
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from io import BytesIO
-from typing import IO
+from typing import IO, Protocol
 from urllib.parse import urlencode
 
 from aiohttp import web
@@ -25,7 +25,6 @@ from edge.registry.manifest import IMAGE_INDEX, MAX_MANIFEST, Descriptor, Index
 from edge.registry.mirror.answers import Pace, Refusal, send
 from edge.registry.mirror.holdings import Ambiguous, Held, Holdings, Repository
 from edge.registry.mirror.limits import MirrorLimits
-from edge.registry.mirror.pending import Pending
 from edge.registry.reference import is_repository, is_tag
 from edge.registry.store import ContentStore
 
@@ -37,27 +36,44 @@ _PAGE = 1000
 _RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
 
 
+class Unnamed(Protocol):
+    """Blobs that are here for somebody though no manifest names them yet."""
+
+    def has(self, repository: str, digest: Digest) -> bool: ...
+
+
+async def _unbounded(_: int) -> None:
+    """The mirror serves this machine."""
+
+
 class Reading:
-    """Answers from what is held. `pending`: blobs that are being pushed are here for who pushes."""
+    """Answers from what is held. `unnamed`: blobs that are being pushed are here for who pushes.
+    `paced` is awaited for as many bytes as are sent next.
+    """
 
     def __init__(
-        self, store: ContentStore, holdings: Holdings, pending: Pending, limits: MirrorLimits
+        self,
+        store: ContentStore,
+        holdings: Holdings,
+        unnamed: Unnamed,
+        limits: MirrorLimits,
+        paced: Callable[[int], Awaitable[None]] = _unbounded,
     ) -> None:
-        self._store, self._holdings, self._pending = store, holdings, pending
-        self._limits = limits
+        self._store, self._holdings, self._unnamed = store, holdings, unnamed
+        self._limits, self._paced = limits, paced
 
     def routes(self) -> list[web.RouteDef]:
         return [
-            web.get("/v2", self._base),
-            web.get("/v2/", self._base),
+            web.get("/v2", self.base),
+            web.get("/v2/", self.base),
             web.get("/v2/_catalog", self._catalog),
             web.get("/v2/{name:.+}/tags/list", self._tags),
-            web.get("/v2/{name:.+}/manifests/{reference}", self._manifest),
+            web.get("/v2/{name:.+}/manifests/{reference}", self.manifest),
             web.get("/v2/{name:.+}/blobs/{digest}", self._blob),
-            web.get("/v2/{name:.+}/referrers/{digest}", self._referrers),
+            web.get("/v2/{name:.+}/referrers/{digest}", self.referrers),
         ]
 
-    async def _base(self, _: web.Request) -> web.Response:
+    async def base(self, _: web.Request) -> web.Response:
         return web.json_response({})
 
     async def _catalog(self, request: web.Request) -> web.StreamResponse:
@@ -70,7 +86,7 @@ class Reading:
         tags = sorted({tag for repository in found for tag in repository.tags})
         return await self._listed(request, tags, lambda page: {"name": name, "tags": page})
 
-    async def _manifest(self, request: web.Request) -> web.StreamResponse:
+    async def manifest(self, request: web.Request) -> web.StreamResponse:
         name, wanted = repository_of(request), request.match_info["reference"]
         found = await self._find(request, name)
         held = await asyncio.to_thread(self._held, found, name, wanted)
@@ -78,7 +94,7 @@ class Reading:
         if _is_known(request, held.descriptor.digest):
             return _not_modified(request, held.descriptor.digest)
         data = await asyncio.to_thread(self._store.read, held.descriptor.digest, MAX_MANIFEST)
-        return await self._content(request, BytesIO(data), held.descriptor)
+        return await self._content(request, BytesIO(data), held.descriptor, {})
 
     def _held(self, found: Sequence[Repository], name: str, wanted: str) -> Held:
         try:
@@ -92,16 +108,25 @@ class Reading:
 
     async def _blob(self, request: web.Request) -> web.StreamResponse:
         name, digest = repository_of(request), digest_of(request.match_info["digest"])
-        size = await self._size(request, name, digest)
+        return await self.blob(request, digest, await self._size(request, name, digest))
+
+    async def blob(
+        self,
+        request: web.Request,
+        digest: Digest,
+        size: int,
+        headers: Mapping[str, str] | None = None,
+    ) -> web.StreamResponse:
+        """A blob that is here and that may be had."""
         if _is_known(request, digest):
             return _not_modified(request, digest)
         descriptor = Descriptor("application/octet-stream", digest, size)
         with ExitStack() as opened:
             file = await in_thread(lambda: opened.enter_context(self._store.open(digest)))
-            return await self._content(request, file, descriptor)
+            return await self._content(request, file, descriptor, headers or {})
 
     async def _size(self, request: web.Request, name: str, digest: Digest) -> int:
-        if self._pending.has(name, digest):
+        if self._unnamed.has(name, digest):
             size = await asyncio.to_thread(self._store.size, digest)
         else:
             found = await self._find(request, name)
@@ -110,7 +135,7 @@ class Reading:
             raise Refusal(404, "BLOB_UNKNOWN", f"{name} has no {digest} here")
         return size
 
-    async def _referrers(self, request: web.Request) -> web.StreamResponse:
+    async def referrers(self, request: web.Request) -> web.StreamResponse:
         name, digest = repository_of(request), digest_of(request.match_info["digest"])
         found = await self._find(request, name)
         held = await asyncio.to_thread(self._holdings.referrers, found, digest)
@@ -132,13 +157,17 @@ class Reading:
         return found
 
     async def _content(
-        self, request: web.Request, file: IO[bytes], descriptor: Descriptor
+        self,
+        request: web.Request,
+        file: IO[bytes],
+        descriptor: Descriptor,
+        headers: Mapping[str, str],
     ) -> web.StreamResponse:
         """A manifest or a blob, or the part of it that is wanted."""
         size = descriptor.size
         part = _part(request, descriptor.digest, size)
         start, end = part or (0, size)
-        response = web.StreamResponse(headers=_headers(request, descriptor.digest))
+        response = web.StreamResponse(headers={**headers, **_headers(request, descriptor.digest)})
         response.content_type = descriptor.media_type
         response.headers["Accept-Ranges"] = "bytes"
         if part:
@@ -146,9 +175,12 @@ class Reading:
             response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
         response.content_length = end - start
         file.seek(start)
-        return await send(
-            request, response, lambda count: in_thread(file.read, count), Pace(self._limits)
-        )
+
+        async def read(count: int) -> bytes:
+            await self._paced(count)
+            return await in_thread(file.read, count)
+
+        return await send(request, response, read, Pace(self._limits))
 
     async def _whole(
         self, request: web.Request, response: web.StreamResponse, data: bytes

@@ -109,6 +109,12 @@ class Delivery:
         digest = await self._pull(reference, found.resolved)
         return digest, await self.read(entry, digest, verify=True)
 
+    def may_do_without(self, entry: ApplicationEntry) -> bool:
+        """Whether a registry that does not answer need not hold it up: neighbours have digests."""
+        if not self._registries.has_neighbours() or entry.reference is None:
+            return False
+        return Reference.parse(entry.reference).digest is not None
+
     async def read(
         self, entry: ApplicationEntry, digest: Digest, *, verify: bool
     ) -> LocalApplication:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from edge.config import Registry
 from edge.errors import ConfigError
@@ -14,6 +15,7 @@ from edge.platform.dates import Clock
 from edge.registry.client import Patience, RegistryClient, RegistrySettings
 from edge.registry.credentials import DockerConfig
 from edge.registry.reference import Reference
+from edge.registry.source import Source
 
 __all__ = ["Registries", "configured"]
 
@@ -22,8 +24,20 @@ __all__ = ["Registries", "configured"]
 _PATIENCE = Patience(total=10.0, attempts=4, longest=5.0)
 
 
+class Lan(Protocol):
+    """Neighbours that have the same content."""
+
+    def source(self, registry: RegistryClient) -> Source:
+        """A registry with them beside it."""
+
+    @property
+    def has_neighbours(self) -> bool: ...
+
+
 class Registries:
     """Gives a client for each reference, as an async context manager that closes them.
+
+    `lan`: neighbours that are asked beside registries, from when they are known on.
 
     `docker`: Docker's config.json, read anew after each `update`. `credentials`: where a password
     file that is a bare name is looked for. `note` gets a line for each wait.
@@ -39,6 +53,7 @@ class Registries:
         note: Callable[[str], None] = lambda _: None,
         clock: Clock | None = None,
     ) -> None:
+        self.lan: Lan | None = None
         self._clock = clock
         self._configured = tuple(configured)
         self._docker = docker
@@ -61,8 +76,16 @@ class Registries:
         self._clients.clear()
         await self._opened.aclose()
 
-    async def client(self, reference: Reference) -> RegistryClient:
+    async def client(self, reference: Reference) -> Source:
         """Raises ConfigError when a password or Docker's configuration cannot be read."""
+        client = await self._client(reference)
+        return client if self.lan is None else self.lan.source(client)
+
+    def has_neighbours(self) -> bool:
+        """Whether what a digest names may be had without a registry."""
+        return self.lan is not None and self.lan.has_neighbours
+
+    async def _client(self, reference: Reference) -> RegistryClient:
         entry = configured(self._configured, reference)
         key = entry.name if entry else ""
         async with self._opening:

@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
+from edge.registry.reference import Reference
 from edge.registry.sync.delivery import registry_of
 from edge.registry.sync.pace import Pace
 from edge.registry.sync.record import Record
@@ -51,6 +52,19 @@ class Rounds:
     def wake(self) -> None:
         """Something is due."""
         self._wake.set()
+
+    def hinted(self, reference: Reference) -> None:
+        """That tag may have moved: who follows it is due."""
+        now = asyncio.get_running_loop().time()
+        for record in self._records.values():
+            if record.needs_look and _follows(record, reference):
+                record.due = min(record.due, now)
+        self.wake()
+
+    def look(self) -> None:
+        """What the fleet wants may have changed: that is looked at now, and no tag of it."""
+        if self._looking is None:
+            self._looking = self._task(self._look(), "look")
 
     async def run(self) -> None:
         """Until cancelled; what it began is cancelled, too."""
@@ -103,8 +117,7 @@ class Rounds:
         for record in self._records.values():
             if record.needs_look:
                 record.due = min(record.due, now)
-        if self._looking is None:
-            self._looking = self._task(self._look(), "look")
+        self.look()
 
     def _begin_work(self, record: Record, registry: str) -> None:
         record.due = math.inf
@@ -162,6 +175,14 @@ class Rounds:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+
+def _follows(record: Record, reference: Reference) -> bool:
+    text = record.wanted.entry.reference if record.wanted else None
+    if text is None:
+        return False
+    followed = Reference.parse(text)
+    return (followed.name, followed.wanted) == (reference.name, reference.wanted)
 
 
 def _startable(record: Record, now: float) -> bool:

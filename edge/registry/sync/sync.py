@@ -16,15 +16,16 @@ from dataclasses import replace
 from types import TracebackType
 
 from edge import config
-from edge.application.fields import did_you_mean
 from edge.config import ApplicationEntry
 from edge.errors import ConfigError, EdgeError
 from edge.registry.digest import Digest
+from edge.registry.reference import Reference
 from edge.registry.store import ContentStore
 from edge.registry.sweep import MakeRoom, sweep
 from edge.registry.sync.boot import Boot
 from edge.registry.sync.delivery import Delivery, Verify
 from edge.registry.sync.desired import merged
+from edge.registry.sync.missing import not_deployed, unknown
 from edge.registry.sync.pace import Pace
 from edge.registry.sync.record import Record
 from edge.registry.sync.registries import Registries
@@ -173,6 +174,12 @@ class Sync:
         self._fleet = tuple(wanted)
         self._merge()
 
+    def hinted(self, reference: Reference, *, of_fleet: bool = False) -> None:
+        """A neighbour saw a tag move, perhaps that of the fleet's document: it is looked at now."""
+        self._rounds.hinted(reference)
+        if of_fleet and self._follow is not None:
+            self._rounds.look()
+
     async def deploy(self, entry: ApplicationEntry, progress: Note = silent) -> None:
         """Returns when it is live; a refused one raises EdgeError and leaves nothing."""
         if any(entry.name == other.name for other in self._file):
@@ -205,7 +212,7 @@ class Sync:
                 await uninterrupted(self._purged(name))
             return
         if name not in self._state.now.deployed:
-            raise self._not_deployed(name)
+            raise not_deployed(name, self._records)
         async with self._claimed(name) as record:
             await uninterrupted(self._undeploy(record, purge=purge))
         self._merge()
@@ -382,18 +389,5 @@ class Sync:
     def _known(self, name: str) -> Record:
         record = self._records.get(name)
         if record is None or not (record.wanted or record.serving):
-            raise self._unknown(name)
+            raise unknown(name, self._records)
         return record
-
-    def _unknown(self, name: str) -> ConfigError:
-        known = [record.name for record in self._records.values() if record.wanted]
-        hint = did_you_mean(name, known) or "`edge apps` lists them"
-        return ConfigError(f'there is no application "{name}" on this node', hint=hint)
-
-    def _not_deployed(self, name: str) -> ConfigError:
-        record = self._records.get(name)
-        if record is None or record.wanted is None:
-            return self._unknown(name)
-        places = {"file": "edge.toml", "fleet": "the fleet's document", "deploy": "a deploy"}
-        place = places[record.wanted.source]
-        return ConfigError(f'"{name}" was not deployed: {place} wants it', hint="remove it there")

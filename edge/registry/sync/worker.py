@@ -331,6 +331,8 @@ class Worker:
         pause = self._paused.get(registry_of(wanted.entry))
         if pause is None or pause.until <= asyncio.get_running_loop().time():
             return False
+        if self._delivery.may_do_without(wanted.entry):
+            return False
         self._failed(record, pause.error)
         return True
 
