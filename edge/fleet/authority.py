@@ -18,18 +18,21 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge.application.fields import Reader, Table, Where, integer, items, parsed, string
 from edge.errors import ConfigError, EdgeError
-from edge.fleet import certificates
-from edge.fleet.certificates import Issued, Signer
 from edge.fleet.keeping import Kept, id_text
 from edge.fleet.names import Refused, is_id
 from edge.fleet.token import SECRET_BYTES, Token, fleet_bytes, hash_of
 from edge.platform.atomic import write_file
 from edge.platform.files import unreadable
 
-__all__ = ["DIRECTORY", "Authority", "Member"]
+# Cryptography is loaded by what needs it: most nodes with an authority do nothing with it for long.
+if TYPE_CHECKING:
+    from edge.fleet.certificates import Issued, Signer
+
+__all__ = ["DIRECTORY", "Authority", "Member", "found", "load"]
 
 DIRECTORY = "authority"
 _SCHEMA = 1
@@ -64,6 +67,7 @@ class _Offer:
 
 @dataclass(frozen=True, slots=True)
 class _State:
+    fleet: str
     fleet_name: str
     members: tuple[Member, ...] = ()
     offers: tuple[_Offer, ...] = ()
@@ -75,13 +79,13 @@ class Authority:
     def __init__(self, directory: Path, clock: Callable[[], float]) -> None:
         self._directory, self._clock = directory, clock
         self._lock = threading.Lock()
-        files = Kept(directory)
-        self._signer = Signer(files.read(files.key), files.read(files.certificate))
+        self._files = Kept(directory)
         self._state = _read(directory / "authority.json")
-        try:
-            self.fleet = self._signer.fleet
-        except Refused as refused:
-            raise EdgeError(f"{directory}: {refused}", hint="restore a backup") from None
+
+    @property
+    def fleet(self) -> str:
+        """Its id."""
+        return self._state.fleet
 
     @property
     def fleet_name(self) -> str:
@@ -90,7 +94,7 @@ class Authority:
     @property
     def certificate(self) -> bytes:
         """In PEM."""
-        return self._signer.certificate
+        return self._files.read(self._files.certificate)
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -126,14 +130,14 @@ class Authority:
         """For who brings a token. The same node may ask again: an answer may be lost. Raises
         Refused, and EdgeError when it cannot be written down.
         """
-        node = certificates.node_of_request(request)
+        node = _asks(request)
         with self._lock:
             offer = self._used(hash_of(secret), node)
             return self._issue(request, node, name, revoked, offer)
 
     def renew(self, node: str, request: bytes, revoked: Iterable[str]) -> Issued:
         """For a member that showed its certificate. Raises Refused and EdgeError."""
-        if certificates.node_of_request(request) != node:
+        if _asks(request) != node:
             raise Refused("the request is not of the node that sends it")
         with self._lock:
             member = self._member(node)
@@ -143,7 +147,7 @@ class Authority:
 
     def admit_self(self, request: bytes, name: str) -> Issued:
         """For the node that has this authority."""
-        node = certificates.node_of_request(request)
+        node = _asks(request)
         with self._lock:
             return self._issue(request, node, name, (), None)
 
@@ -165,7 +169,7 @@ class Authority:
         before = self._member(node)
         others = self._others(node)
         now = self._clock()
-        issued = self._signer.issue(request, now)
+        issued = self._signer().issue(request, now)
         serials = (*(before.serials if before else ()), issued.serial)[-_SERIALS:]
         member = Member(node, name, int(now), issued.until, serials)
         offers = tuple(
@@ -189,8 +193,10 @@ class Authority:
 
     def door(self) -> Path:
         """Key and certificate, made anew, for the server that nodes join at."""
-        key = certificates.new_key()
-        issued = self._signer.door(certificates.new_request(key), self._clock())
+        from edge.fleet.certificates import new_key, new_request
+
+        key = new_key()
+        issued = self._signer().door(new_request(key), self._clock())
         path = self._directory / "door.pem"
         _write_file(path, key + issued.pem)
         return path
@@ -222,14 +228,28 @@ class Authority:
         """The next list, in PEM, with this node; `known`: the newest one, empty before the first.
         Raises Refused when that is none of this fleet.
         """
+        from edge.fleet.certificates import read_revocations
+
         with self._lock:
-            before = (
-                certificates.read_revocations(known, self._signer.certificate) if known else None
-            )
+            before = read_revocations(known, self.certificate) if known else None
             member = self._member(node)
             serials = member.serials if member else (_no_serial(node),)
             entries = dict.fromkeys(serials, node)
-            return self._signer.revoke(entries, before, self._clock())
+            return self._signer().revoke(entries, before, self._clock())
+
+    def _signer(self) -> Signer:
+        """The key is in memory only while it signs."""
+        from edge.fleet.certificates import Signer
+
+        signer = Signer(self._files.read(self._files.key), self.certificate)
+        try:
+            if signer.fleet == self.fleet:
+                return signer
+        except Refused:
+            pass
+        raise EdgeError(
+            f"{self._directory}: key and certificate are not this fleet's", hint="restore a backup"
+        )
 
     def _write(self, state: _State) -> None:
         _write_file(self._directory / "authority.json", _to_json(state))
@@ -238,12 +258,15 @@ class Authority:
 
 def found(directory: Path, name: str, clock: Callable[[], float]) -> Authority:
     """Founds a fleet, or takes up a founding that was interrupted. Raises EdgeError."""
+    from edge.fleet import certificates
+
     if not (directory / "authority.json").exists():
         files = Kept(directory)
         key, certificate = certificates.new_authority(name, clock())
         files.write(files.key, key)
         files.write(files.certificate, certificate)
-        files.write(directory / "authority.json", _to_json(_State(name)))
+        state = _State(certificates.authority_id(certificate), name)
+        files.write(directory / "authority.json", _to_json(state))
     return Authority(directory, clock)
 
 
@@ -251,6 +274,12 @@ def load(state_dir: Path, clock: Callable[[], float]) -> Authority | None:
     """None: this node has none. Raises EdgeError for a damaged one."""
     directory = state_dir / DIRECTORY
     return Authority(directory, clock) if (directory / "authority.json").exists() else None
+
+
+def _asks(request: bytes) -> str:
+    from edge.fleet.certificates import node_of_request
+
+    return node_of_request(request)
 
 
 def _no_serial(node: str) -> int:
@@ -271,6 +300,7 @@ def _write_file(path: Path, data: bytes) -> None:
 def _to_json(state: _State) -> bytes:
     about = {
         "schema": _SCHEMA,
+        "fleet": state.fleet,
         "fleet_name": state.fleet_name,
         "members": [
             {
@@ -314,6 +344,7 @@ def _state(value: object, where: Where) -> _State:
         if (schema := table.need("schema", integer(1, 1 << 31))) > _SCHEMA:
             raise where.error(f"has schema {schema}, this version knows {_SCHEMA}")
         return _State(
+            table.need("fleet", parsed(id_text)),
             table.need("fleet_name", string),
             table.need("members", items(_read_member)),
             table.need("tokens", items(_read_offer)),

@@ -103,7 +103,8 @@ class Identity:
 
     def client_context(self) -> ssl.SSLContext:
         """For connections to peers. `server_hostname` must be the id of the node that is meant.
-        Always the same object, which newer lists and certificates reach. Blocks the first time.
+        Always the same object, which newer lists and certificates reach. Blocks the first time, and
+        raises EdgeError then when a file is damaged.
         """
         if self._client is None:
             self._client = self._context(ssl.PROTOCOL_TLS_CLIENT)
@@ -211,11 +212,14 @@ class Identity:
         context.options |= ssl.OP_NO_TICKET
         if protocol == ssl.PROTOCOL_TLS_SERVER:
             context.num_tickets = 0
-        context.load_verify_locations(self._kept.authority)
-        context.load_cert_chain(self._kept.certificate, self._kept.key)
+        try:
+            context.load_verify_locations(self._kept.authority)
+            context.load_cert_chain(self._kept.certificate, self._kept.key)
+            self._load_revoked(context)
+        except OSError as error:  # of ssl, too
+            raise self._kept.damaged(error) from error
         date_by(self._clock, context)
         self._bind(context)
-        self._load_revoked(context)
         return context
 
     def _bind(self, context: ssl.SSLContext) -> None:

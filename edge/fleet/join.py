@@ -180,7 +180,7 @@ class _Joining:
                 hint="the clock of one of the two machines is wrong",
             )
         kept, revoked = self.kept, _revoked(admission.revocations, authority)
-        introduced = str(Address(self.address.host, admission.port))
+        peers = Address(self.address.host, admission.port)
         if not kept.exists():
             kept.revocations.unlink(missing_ok=True)  # of a fleet that it did not get to join
         kept.write(kept.authority, authority)
@@ -193,7 +193,7 @@ class _Joining:
                 fleet,
                 admission.fleet_name,
                 admission.issuer,
-                (introduced,),
+                (str(peers),) if peers.port else (),
                 issued.until,
             )
         )
@@ -221,7 +221,7 @@ def _read_admission(value: object) -> _Admission:
             table.need("certificate", string).encode(),
             table.need("fleet_name", parsed(fleet_name)),
             table.need("issuer", parsed(id_text)),
-            table.need("port", integer(1, 65_535)),
+            table.need("port", integer(0, 65_535)),
             table.need("revocations", string).encode(),
         )
 

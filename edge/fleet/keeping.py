@@ -129,6 +129,9 @@ class Kept:
         except OSError as error:
             raise EdgeError(f"{path}: {unreadable(error)}") from error
 
+    def damaged(self, error: Exception) -> EdgeError:
+        return _damaged(self.directory, error)
+
     def remove(self) -> None:
         """The membership first: what is left after a power cut is no identity."""
         try:

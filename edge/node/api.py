@@ -17,7 +17,7 @@ import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from aiohttp import web
@@ -56,17 +56,31 @@ _UNPRINTABLE = re.compile(r"[^ -~]")
 _log = logging.getLogger("edge.node")
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+# What is read, and what is done with a body; JSON.
+Reading = Callable[[], Any]
+Operation = Callable[[object], Awaitable[Any]]
 # What takes long; it is handed what tells how far it is.
 Work = Callable[[Callable[[str], None]], Awaitable[Any]]
 
 
 class Api:
-    """Serves while entered. `group`: as for `unix_socket`."""
+    """Serves while entered. `group`: as for `unix_socket`. `readings` and `operations`: of other
+    parts of the node, by their paths.
+    """
 
-    def __init__(self, control: Control, path: Path, group: str | None = None) -> None:
+    def __init__(
+        self,
+        control: Control,
+        path: Path,
+        group: str | None = None,
+        *,
+        readings: Mapping[str, Reading] = MappingProxyType({}),
+        operations: Mapping[str, Operation] = MappingProxyType({}),
+    ) -> None:
         self._control = control
         self._path = path
         self._group = group
+        self._readings, self._operations = readings, operations
         self._stack = AsyncExitStack()
         self._jobs: set[asyncio.Task[Any]] = set()
 
@@ -109,6 +123,8 @@ class Api:
                 web.post("/v1/import", self._import),
                 web.post("/v1/reload", self._reload),
                 web.post("/v1/invoke", self._invoke),
+                *(web.get(path, _reading(read)) for path, read in self._readings.items()),
+                *(web.post(path, self._operation(do)) for path, do in self._operations.items()),
             ]
         )
         return application
@@ -168,6 +184,14 @@ class Api:
         async with aclosing(self._control.invoke(name, call)) as parts:
             return await _stream(request, parts)
 
+    def _operation(self, operation: Operation) -> Answer:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            body = await _json(request)
+            _told(request, request.path)
+            return await self._long(request, lambda _: operation(body))
+
+        return answer
+
     # Work that takes long
 
     async def _long(self, request: web.Request, work: Work) -> web.StreamResponse:
@@ -215,6 +239,13 @@ class Api:
             job.cancel()
         if jobs:
             await asyncio.wait(jobs)
+
+
+def _reading(read: Reading) -> Answer:
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        return web.json_response(read())
+
+    return answer
 
 
 async def _pieces(request: web.Request) -> AsyncIterator[bytes]:

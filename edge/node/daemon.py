@@ -12,7 +12,6 @@ import errno
 import ipaddress
 import logging
 import os
-import signal
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -26,9 +25,11 @@ from edge.node import claim, configuration
 from edge.node.api import Api
 from edge.node.applications import Applications
 from edge.node.control import Control, Facts
+from edge.node.membership import Membership
 from edge.node.node import open_node
 from edge.node.services import Services
 from edge.node.services import Settings as ServiceSettings
+from edge.node.signals import Signals, cancel_on_sigterm
 from edge.node.trusting import Trusting
 from edge.platform.clock import TrustedClock
 from edge.platform.credentials import credentials_directory
@@ -63,7 +64,7 @@ async def run(read: Read, say: Callable[[str], None]) -> int:
 
     Raises EdgeError for what keeps it from serving.
     """
-    _cancel_on_sigterm()
+    cancel_on_sigterm()
     settings, notes = await asyncio.to_thread(read)
     await asyncio.to_thread(_make_state_dir, settings.node.state_dir)
     with claim.claimed(settings.node.state_dir) as restored:
@@ -81,7 +82,7 @@ async def _serve(
 ) -> None:
     notifier = Notifier()
     async with open_daemon(read, settings, notes) as daemon:
-        signals = _Signals()
+        signals = Signals()
         for url in daemon.listening:
             say(f"listening on {url}")
         notifier.ready(daemon.summary)
@@ -102,6 +103,7 @@ class _Parts:
     trusting: Trusting
     mirror: Mirror
     clock: TrustedClock
+    membership: Membership
 
 
 class Daemon:
@@ -137,7 +139,12 @@ class Daemon:
             last_sync=parts.sync.last_look,
             generation=follower.status().generation if follower else None,
             stored=await asyncio.to_thread(_stored, parts.store),
-            notes=(*self._notes, *self._clock_notes(), *(follower.notes if follower else ())),
+            notes=(
+                *self._notes,
+                *self._clock_notes(),
+                *(follower.notes if follower else ()),
+                *parts.membership.notes(),
+            ),
         )
 
     async def reload(self) -> list[str]:
@@ -179,7 +186,7 @@ class Daemon:
         found = (config.Address(*address[:2]) for address in self._http.addresses)
         self.listening = tuple(f"{scheme}://{address}" for address in found)
 
-    async def work(self, signals: _Signals, notifier: Notifier) -> None:
+    async def work(self, signals: Signals, notifier: Notifier) -> None:
         """Until it is told to stop."""
         async with asyncio.TaskGroup() as group:
             working = [
@@ -278,9 +285,20 @@ async def open_daemon(
         await parts.sync.start(settings.applications)
         await stack.enter_async_context(parts.mirror)
         await daemon.listen(stack)
-        node = settings.node
-        await stack.enter_async_context(Api(Control(daemon), node.socket, node.group))
+        await stack.enter_async_context(parts.membership)
+        await stack.enter_async_context(_api(daemon, parts.membership))
         yield daemon
+
+
+def _api(daemon: Daemon, membership: Membership) -> Api:
+    node = daemon.settings.node
+    return Api(
+        Control(daemon),
+        node.socket,
+        node.group,
+        readings={"/v1/fleet": membership.about, "/v1/fleet/members": membership.members},
+        operations={f"/v1/fleet/{name}": do for name, do in membership.operations.items()},
+    )
 
 
 async def _compose(stack: AsyncExitStack, settings: config.Daemon) -> _Parts:
@@ -332,27 +350,10 @@ async def _compose(stack: AsyncExitStack, settings: config.Daemon) -> _Parts:
     if trusting.follower is not None and trusting.knows_fleet:
         sync.set_fleet(trusting.follower.wanted)
     mirror = Mirror(settings.mirror, store, note=_log.info)
-    return _Parts(applications, services, sync, store, registries, trusting, mirror, clock)
-
-
-class _Signals:
-    """SIGTERM and SIGINT set `stop`, SIGHUP `reload`."""
-
-    def __init__(self) -> None:
-        self.stop, self.reload = asyncio.Event(), asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self.reload.set)
-
-
-def _cancel_on_sigterm() -> None:
-    """While it starts. A SIGHUP then is about what is being read anyway."""
-    task = asyncio.current_task()
-    assert task is not None
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, task.cancel)
-    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    membership = Membership(node, settings.fleet, clock)
+    return _Parts(
+        applications, services, sync, store, registries, trusting, mirror, clock, membership
+    )
 
 
 def _make_state_dir(path: Path) -> None:
