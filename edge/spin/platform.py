@@ -186,6 +186,9 @@ class Stores:
                         f'{where}.{kind}: no store "{label}" is configured',
                         hint=_known(kind, label, known),
                     )
+        if self._pool is not None:
+            for folder in self._folders(application):
+                self._pool.admit(folder)
         return Platform(
             _variables(where, declared, values),
             {label: self._store(application, label) for label in declared.key_value_stores},
@@ -203,14 +206,16 @@ class Stores:
         """Removes what an application kept in this node's state directory; what it kept in files
         and servers that the configuration names is not the node's to remove. Raises OSError.
         """
-        from edge.spin.sqlite_pool import file_name
-
-        for kind in ("kv", "sqlite"):
-            folder = self._state_dir / kind / file_name(application)
+        for folder in self._folders(application):
             if self._pool is not None:
                 await self._pool.forget(folder)
             if await asyncio.to_thread(folder.exists):
                 await asyncio.to_thread(shutil.rmtree, folder)
+
+    def _folders(self, application: str) -> list[Path]:
+        from edge.spin.sqlite_pool import file_name
+
+        return [self._state_dir / kind / file_name(application) for kind in ("kv", "sqlite")]
 
     def _store(self, application: str, label: str) -> KeyValueStore:
         key = application, label

@@ -70,14 +70,17 @@ class Pool:
         self._workers: dict[str, Worker] = {}  # the least recently used first
         self._ending: set[Worker] = set()
         self._reported: dict[str, tuple[str, float]] = {}  # path -> what, when
+        self._removed: set[Path] = set()  # folders that nobody may make again
         self._closed = False
 
     def worker(self, path: str, open: Callable[[], Handle]) -> Worker:
         """Who has the file open. `path`: what for, a space, the path. Raises Busy when too many
-        are in use.
+        are in use, or when its folder was removed.
         """
         worker = self._workers.pop(path, None)
         if worker is None:
+            if self._removed and _file(path).parent in self._removed:
+                raise Busy("the application's data was removed")
             self._make_room()
             worker = Worker(f"sqlite {Path(path).name}", open, self._unused, self._patience)
         self._workers[path] = worker
@@ -125,8 +128,13 @@ class Pool:
         if ending:
             await asyncio.wait([worker.ended for worker in ending], timeout=_CLOSE)
 
+    def admit(self, folder: Path) -> None:
+        """Files may be in it, again."""
+        self._removed.discard(folder)
+
     async def forget(self, folder: Path) -> None:
-        """Closes the files in it, whatever uses them."""
+        """Closes the files in it, whatever uses them; what still runs does not make them again."""
+        self._removed.add(folder)
         ending = set()
         for use in [use for use in self._workers if _file(use).is_relative_to(folder)]:
             worker = self._workers[use]

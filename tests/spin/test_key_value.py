@@ -15,7 +15,7 @@ from edge.engine.host import Err
 from edge.errors import ConfigError
 from edge.spin import key_value, wasi_keyvalue
 from edge.spin.key_value import Store
-from edge.spin.platform import KeyValueError, Stores
+from edge.spin.platform import DatabaseError, KeyValueError, Stores
 from edge.spin.sqlite_pool import file_name
 from edge.spin.sqlite_thread import Kind
 from edge.spin.wasi_keyvalue import Bucket
@@ -481,6 +481,22 @@ def test_a_store_that_is_not_configured_is_refused_with_its_place(tmp_path: Path
         assert labels[0] in caught.value.message
         assert "runtime-config" in str(caught.value.hint)
     assert not any(tmp_path.iterdir()), "nothing is made before it is used"
+
+
+async def test_what_is_under_way_makes_no_store_again_that_was_purged(tmp_path: Path) -> None:
+    stores = Stores(tmp_path)
+    declared = component(key_value=("default",), sqlite=("default",))
+    before = stores.grant("app", declared, {})
+    await before.key_value["default"].set("k", b"v")
+    await stores.purge("app")
+    with pytest.raises(KeyValueError, match="removed"):
+        await before.key_value["default"].set("k", b"again")
+    with pytest.raises(DatabaseError, match="removed"):
+        await before.databases["default"].connect().execute("SELECT 1", [])
+    assert not list(tmp_path.glob("*/app"))
+    after = stores.grant("app", declared, {})
+    assert await after.key_value["default"].get("k") is None
+    await stores.close()
 
 
 async def test_two_nodes_on_one_directory_count_together(tmp_path: Path) -> None:
