@@ -1,4 +1,4 @@
-"""What a node of a fleet shares with its neighbours: who they are, `fleet` says; what, `registry`."""
+"""What a node shares with its neighbours: it joins them, its content store, registries and sync."""
 
 from __future__ import annotations
 
