@@ -493,7 +493,7 @@ async def test_what_is_under_way_makes_no_store_again_that_was_purged(tmp_path: 
         await before.key_value["default"].set("k", b"again")
     with pytest.raises(DatabaseError, match="removed"):
         await before.databases["default"].connect().execute("SELECT 1", [])
-    assert not any((tmp_path / kind / "app").exists() for kind in ("kv", "sqlite"))  # noqa: ASYNC240
+    assert not any((tmp_path / kind / "app").exists() for kind in ("kv", "sqlite"))
     after = stores.grant("app", declared, {})
     assert await after.key_value["default"].get("k") is None
     await stores.close()
