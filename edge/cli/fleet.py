@@ -1,4 +1,7 @@
-"""`edge fleet push`, `show` and `check`: the document that says what the nodes of a fleet run."""
+"""`edge fleet push`, `show` and `check`: the document that says what the nodes of a fleet run.
+
+Who these nodes are is in `membership`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edge.application.units import show_duration
+from edge.cli import membership
 from edge.cli.common import Verbs, argument
 from edge.cli.remote import registry_arguments, registry_client
 from edge.cli.sign import key_password
@@ -32,13 +36,15 @@ _log = logging.getLogger("edge")
 def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
     parser = verbs.add_parser(
         "fleet",
-        help="what the nodes of a fleet run: push, show or check its document",
-        description="A fleet's document says what its nodes run; each follows the tag it is at.",
+        help="found a fleet, let nodes join, say what they run",
+        description="A fleet is nodes that know each other by certificates. Its document says what"
+        " they run; each follows the tag it is at.",
     )
     parts = parser.add_subparsers(required=True, metavar="VERB")
     _add_push(parts, common)
     _add_show(parts, common)
     _add_check(parts, common)
+    membership.add(parts, common)
 
 
 def _add_push(verbs: Verbs, common: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable
 
 from edge.errors import EdgeError
+from edge.fleet.authority import Authority
 from edge.fleet.identity import Identity
 from edge.fleet.names import Refused
 
@@ -26,7 +27,7 @@ _log = logging.getLogger("edge.fleet")
 
 class Renewing:
     """One node's. `ask` brings a request to the node with the authority, and its answer back; it
-    raises EdgeError or OSError.
+    raises EdgeError or OSError. Who has the authority asks it directly.
     """
 
     def __init__(
@@ -34,8 +35,10 @@ class Renewing:
         identity: Identity,
         clock: Callable[[], float],
         ask: Callable[[bytes], Awaitable[bytes]],
+        authority: Authority | None = None,
     ) -> None:
-        self._identity, self._clock, self._ask = identity, clock, ask
+        self._identity, self._clock = identity, clock
+        self._remote, self._authority = ask, authority
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -61,3 +64,10 @@ class Renewing:
             return False
         _log.info("the certificate was renewed")
         return True
+
+    async def _ask(self, request: bytes) -> bytes:
+        if self._authority is None:
+            return await self._remote(request)
+        renew, identity = self._authority.renew, self._identity
+        issued = await asyncio.to_thread(renew, identity.node, request, identity.revoked)
+        return issued.pem

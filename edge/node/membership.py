@@ -287,6 +287,7 @@ class Membership:
             async with self._changing:
                 if self.authority is None or self.authority.open_until() is None:
                     await self._shut()
+                    _log.info("no token is good any more: nobody can join")
                     return
 
     async def _shut(self) -> None:
@@ -295,7 +296,6 @@ class Membership:
         if (door := self._door) is not None:
             self._door = self._watching = None
             await door.__aexit__(None, None, None)
-            _log.info("no token is good any more: nobody can join")
 
     # Helpers
 
