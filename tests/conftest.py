@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,22 @@ GUESTS = Path(__file__).parent / "guests"
 
 # A test that hangs is a failed test, not a hung run. The slowest (a cold compilation) take seconds.
 ASYNC_TEST_SECONDS = 120
+# The same for tests that wait for processes; a campaign at its full size takes what it takes.
+TEST_SECONDS = 0 if os.environ.get("EDGE_SOAK") == "full" else 420
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    def expired(*_: object) -> None:
+        raise TimeoutError(f"{item.name}: not done after {TEST_SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, expired)
+    signal.alarm(TEST_SECONDS)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.hookimpl(tryfirst=True)
