@@ -222,7 +222,11 @@ class Worker:
             candidate = await self._load(record, version)
             await uninterrupted(self.stage.go_back(record, version, candidate, BY_HAND))
         else:
-            raise EdgeError(f"{record.name}: no version before this one is kept")
+            raise EdgeError(
+                f"{record.name}: no version before this one is kept",
+                hint=f"`edge sync {record.name} --retry` tries again what its reference stands for;"
+                " `edge deploy` with a digest brings any version",
+            )
         record.succeeded()
 
     async def remove(self, record: Record, change: Callable[[State], State]) -> None:
