@@ -2,7 +2,9 @@
 
     key.pem            the fleet's key: who has it is the fleet
     certificate.pem    its certificate, which every member has
-    authority.json     who got which certificates, and which tokens are good: hashes, never secrets
+    authority.json     who got which certificates
+    tokens.json        which tokens are good, and who used them: hashes, never secrets. It is in no
+                       backup, so that nothing makes a used one good again
     door.pem           key and certificate of the server that nodes join at, while it is open
 
 What is answered to anybody is on the disk before. Everything here blocks; it may be called from
@@ -18,7 +20,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from edge.application.fields import Reader, Table, Where, integer, items, parsed, string
 from edge.errors import ConfigError, EdgeError
@@ -42,6 +44,8 @@ _MAX_TOKENS = 64
 _SERIALS = 8
 # Seconds between two certificates for one node: a member cannot keep the disk busy.
 _RENEW_EVERY = 3600.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,6 @@ class _State:
     fleet: str
     fleet_name: str
     members: tuple[Member, ...] = ()
-    offers: tuple[_Offer, ...] = ()
 
 
 class Authority:
@@ -80,7 +83,10 @@ class Authority:
         self._directory, self._clock = directory, clock
         self._lock = threading.Lock()
         self._files = Kept(directory)
-        self._state = _read(directory / "authority.json")
+        self._state = _read(directory / "authority.json", _state)
+        self._offers: tuple[_Offer, ...] = ()
+        if (directory / "tokens.json").exists():
+            self._offers = _read(directory / "tokens.json", _tokens)
 
     @property
     def fleet(self) -> str:
@@ -109,20 +115,19 @@ class Authority:
             fleet_bytes(self.fleet), secrets.token_bytes(SECRET_BYTES), int(now + life), addresses
         )
         with self._lock:
-            good = tuple(offer for offer in self._state.offers if offer.expires > now)
+            good = tuple(offer for offer in self._offers if offer.expires > now)
             if len(good) >= _MAX_TOKENS:
                 raise EdgeError(
                     f"{_MAX_TOKENS} tokens are good already",
                     hint="use one, or wait until one has expired",
                 )
-            offer = _Offer(token.hash, token.expires, uses)
-            self._write(replace(self._state, offers=(*good, offer)))
+            self._write_offers((*good, _Offer(token.hash, token.expires, uses)))
         return token
 
     def open_until(self) -> float | None:
         """When the last good token ends; None: there is none."""
         now = self._clock()
-        return max((float(o.expires) for o in self._state.offers if o.expires > now), default=None)
+        return max((float(o.expires) for o in self._offers if o.expires > now), default=None)
 
     # Certificates
 
@@ -132,8 +137,10 @@ class Authority:
         """
         node = _asks(request)
         with self._lock:
-            offer = self._used(hash_of(secret), node)
-            return self._issue(request, node, name, revoked, offer)
+            if node in revoked:
+                raise Refused("the node was revoked")
+            self._use(hash_of(secret), node)
+            return self._issue(request, node, name)
 
     def renew(self, node: str, request: bytes, revoked: Iterable[str]) -> Issued:
         """For a member that showed its certificate. Raises Refused and EdgeError."""
@@ -143,39 +150,35 @@ class Authority:
             member = self._member(node)
             if member is not None and self._clock() < member.since + _RENEW_EVERY:
                 raise Refused("its certificate was renewed less than an hour ago")
-            return self._issue(request, node, member.name if member else "", revoked, None)
+            if node in revoked:
+                raise Refused("the node was revoked")
+            return self._issue(request, node, member.name if member else "")
 
     def admit_self(self, request: bytes, name: str) -> Issued:
         """For the node that has this authority."""
         node = _asks(request)
         with self._lock:
-            return self._issue(request, node, name, (), None)
+            return self._issue(request, node, name)
 
-    def _used(self, hashed: str, node: str) -> _Offer:
-        offer = next((offer for offer in self._state.offers if offer.hash == hashed), None)
+    def _use(self, hashed: str, node: str) -> None:
+        """Counted, and on the disk, before there is a certificate."""
+        offer = next((offer for offer in self._offers if offer.hash == hashed), None)
         if offer is None or offer.expires <= self._clock():
             raise Refused("the token has expired, or is none of this fleet")
         if node in offer.by:
-            return offer
+            return
         if len(offer.by) >= offer.uses:
             raise Refused("the token has been used")
-        return replace(offer, by=(*offer.by, node))
+        used = replace(offer, by=(*offer.by, node))
+        self._write_offers(tuple(used if one is offer else one for one in self._offers))
 
-    def _issue(
-        self, request: bytes, node: str, name: str, revoked: Iterable[str], used: _Offer | None
-    ) -> Issued:
-        if node in revoked:
-            raise Refused("the node was revoked")
-        before = self._member(node)
-        others = self._others(node)
+    def _issue(self, request: bytes, node: str, name: str) -> Issued:
+        before, others = self._member(node), self._others(node)
         now = self._clock()
         issued = self._signer().issue(request, now)
         serials = (*(before.serials if before else ()), issued.serial)[-_SERIALS:]
         member = Member(node, name, int(now), issued.until, serials)
-        offers = tuple(
-            used if used and offer.hash == used.hash else offer for offer in self._state.offers
-        )
-        self._write(replace(self._state, members=(*others, member), offers=offers))
+        self._write(replace(self._state, members=(*others, member)))
         return issued
 
     def _others(self, node: str) -> tuple[Member, ...]:
@@ -255,6 +258,10 @@ class Authority:
         _write_file(self._directory / "authority.json", _to_json(state))
         self._state = state
 
+    def _write_offers(self, offers: tuple[_Offer, ...]) -> None:
+        _write_file(self._directory / "tokens.json", _tokens_json(offers))
+        self._offers = offers
+
 
 def found(directory: Path, name: str, clock: Callable[[], float]) -> Authority:
     """Founds a fleet, or takes up a founding that was interrupted. Raises EdgeError."""
@@ -312,22 +319,21 @@ def _to_json(state: _State) -> bytes:
             }
             for member in state.members
         ],
-        "tokens": [
-            {
-                "sha256": offer.hash,
-                "expires": offer.expires,
-                "uses": offer.uses,
-                "by": list(offer.by),
-            }
-            for offer in state.offers
-        ],
     }
     return json.dumps(about, indent=1).encode() + b"\n"
 
 
-def _read(path: Path) -> _State:
+def _tokens_json(offers: Iterable[_Offer]) -> bytes:
+    tokens = [
+        {"sha256": offer.hash, "expires": offer.expires, "uses": offer.uses, "by": list(offer.by)}
+        for offer in offers
+    ]
+    return json.dumps({"schema": _SCHEMA, "tokens": tokens}, indent=1).encode() + b"\n"
+
+
+def _read(path: Path, read: Reader[T]) -> T:
     try:
-        return _state(json.loads(path.read_bytes()), Where(str(path)))
+        return read(json.loads(path.read_bytes()), Where(str(path)))
     except ConfigError as error:
         raise EdgeError(error.message, hint="restore a backup") from error
     except ValueError:
@@ -341,14 +347,23 @@ _MOMENT: Reader[int] = integer(0, 1 << 40)
 
 def _state(value: object, where: Where) -> _State:
     with Table(value, where) as table:
-        if (schema := table.need("schema", integer(1, 1 << 31))) > _SCHEMA:
-            raise where.error(f"has schema {schema}, this version knows {_SCHEMA}")
+        _check_schema(table)
         return _State(
             table.need("fleet", parsed(id_text)),
             table.need("fleet_name", string),
             table.need("members", items(_read_member)),
-            table.need("tokens", items(_read_offer)),
         )
+
+
+def _tokens(value: object, where: Where) -> tuple[_Offer, ...]:
+    with Table(value, where) as table:
+        _check_schema(table)
+        return table.need("tokens", items(_read_offer))
+
+
+def _check_schema(table: Table) -> None:
+    if (schema := table.need("schema", integer(1, 1 << 31))) > _SCHEMA:
+        raise table.where.error(f"has schema {schema}, this version knows {_SCHEMA}")
 
 
 def _read_member(value: object, where: Where) -> Member:

@@ -3,7 +3,8 @@
     backup.json           schema, what this is of, and each file with its size and digest; first
     config/edge.toml      the configuration
     state/…               apps.json, fleet.json, timers.json, mqtt…; kv/ and sqlite/ as copies
-                          that SQLite makes of each file at one moment; blobs/ when asked for
+                          that SQLite makes of each file at one moment; identity/ and authority/,
+                          which are who the node is in its fleet; blobs/ when asked for
 
 Blocks: not for the event loop. Restoring is in `restore`.
 """
@@ -39,6 +40,8 @@ MANIFEST = "backup.json"
 # A database that somebody keeps locked for so long, in seconds, is not waited for.
 _PATIENCE = 60.0
 _PIECE = 1 << 20
+# Of a fleet's authority. A token that was used since must not be good again.
+_PASSING = ("tokens.json", "door.pem")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,8 @@ def _parts(
             yield _copied(f"{STATE}{name}", state_dir / name, staging)
     for tree in TREES:
         for path in _files(state_dir / tree):
-            yield _copied(f"{STATE}{path.relative_to(state_dir)}", path, staging)
+            if path.name not in _PASSING:
+                yield _copied(f"{STATE}{path.relative_to(state_dir)}", path, staging)
     for tree in DATABASES:
         for path in _files(state_dir / tree):
             # Others are SQLite's own, and part of what its copy is.

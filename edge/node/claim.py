@@ -28,6 +28,7 @@ __all__ = [
     "CONFIG",
     "DATABASES",
     "FILES",
+    "LASTING",
     "STATE",
     "TREES",
     "absolute",
@@ -43,7 +44,10 @@ CONFIG = "config/edge.toml"
 STATE = "state/"
 # Of the state directory. Compiled code is made anew; the last time seen is only ever later.
 FILES = ("apps.json", "fleet.json", "timers.json", "mqtt.json")
-TREES = ("mqtt",)
+TREES = ("mqtt", "identity", "authority")
+# A node's place in its fleet, and a fleet's authority: replaced by those of a backup, never removed
+# because it has none.
+LASTING = ("identity", "authority")
 DATABASES = ("kv", "sqlite")
 BLOBS = ("blobs",)
 

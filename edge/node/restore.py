@@ -36,6 +36,7 @@ from edge.node.claim import (
     CONFIG,
     DATABASES,
     FILES,
+    LASTING,
     STATE,
     TREES,
     absolute,
@@ -285,7 +286,7 @@ def _plan(staging: Path, backup: Backup, config: Path | None) -> None:
         "schema": 1,
         "config": str(config.absolute()) if config and (new / CONFIG).exists() else None,
         "present": present,
-        "absent": [name for name in names if name not in present],
+        "absent": [name for name in names if name not in (*present, *LASTING)],
     }
     (staging / "old").mkdir()
     write_file(staging / "plan.json", json.dumps(plan).encode(), mode=0o600)

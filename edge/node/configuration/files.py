@@ -71,6 +71,16 @@ class Files:
         self._unshared(path, where)
         return path
 
+    def passing(self, value: object, where: Where) -> Path:
+        """As `secret_file`, of one that is removed once it has served."""
+        path, name = self.path(value, where), string(value, where)
+        if "/" not in name and self.credentials and exists(self.credentials / name):
+            path = self.credentials / name
+        if self.check and exists(path):
+            readable(path, where)
+            self._unshared(path, where)
+        return path
+
     def _unshared(self, path: Path, where: Where) -> None:
         if self.check and path.stat().st_mode & 0o004:
             self.note(where, f"{path}: everybody here may read it")

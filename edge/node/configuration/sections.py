@@ -161,7 +161,7 @@ def fleet(files: Files) -> Reader[config.Fleet]:
         "peers": items(peer),
         "discovery": boolean,
         "interfaces": items(matching(_INTERFACE, "the name of a network interface")),
-        "join_token_file": files.secret_file,
+        "join_token_file": files.passing,
         "listen": address,
         "upload": octets(at_least=0, at_most=1 << 40),
     }
