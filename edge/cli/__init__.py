@@ -30,6 +30,7 @@ VERBS: Mapping[str, str] = {
     "status": "apps",
     "invoke": "invoke",
     "fleet": "fleet",
+    "peers": "peers",
     "backup": "backup",
     "restore": "backup",
     "sign": "sign",

@@ -21,6 +21,7 @@ from edge.cli.node import (
     span,
     table,
 )
+from edge.node.client import NodeClient
 
 _HEAD = ["NAME", "MOUNT", "STATE", "DIGEST", "SINCE", "SOURCE", "REFERENCE"]
 
@@ -33,6 +34,7 @@ def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
         description="Lists the applications of the node: where they are, which version is live.",
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="only this one, with its details")
+    parser.add_argument("--fleet", action="store_true", help="what all nodes of the fleet run")
     socket_argument(parser)
     json_argument(parser)
     parser.set_defaults(run=_apps)
@@ -48,6 +50,8 @@ def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
 
 
 def _apps(options: argparse.Namespace) -> int:
+    if options.fleet:
+        return _fleet_apps(options)
     name = options.name and f"/{quote(options.name, safe='')}"
     found = ask(options, lambda node: node.get(f"/v1/apps{name or ''}"))
     if options.json:
@@ -55,6 +59,53 @@ def _apps(options: argparse.Namespace) -> int:
     else:
         say("\n".join(_details(found) if name else _lines(found)))
     return 0
+
+
+def _fleet_apps(options: argparse.Namespace) -> int:
+    async def asked(node: NodeClient) -> list[dict[str, Any]]:
+        return [*await _own(node), *await node.get("/v1/fleet/apps")]
+
+    nodes = ask(options, asked)
+    if options.name:
+        nodes = [{**node, "applications": _named(node, options.name)} for node in nodes]
+    say_json(nodes) if options.json else say("\n".join(_fleet_lines(nodes)))
+    return 0
+
+
+async def _own(node: NodeClient) -> list[dict[str, Any]]:
+    """This node's, as its peers would tell them."""
+    fleet, status, apps = [await node.get(f"/v1/{path}") for path in ("fleet", "status", "apps")]
+    keys = ("name", "state", "digest", "reference")
+    own = [{key: app[key] for key in keys} for app in apps]
+    about = {"name": status["name"], "id": fleet and fleet["node"], "error": None}
+    return [{**about, "applications": own, "total": len(own)}]
+
+
+def _named(node: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    return [app for app in node["applications"] if app["name"] == name]
+
+
+def _fleet_lines(nodes: list[dict[str, Any]]) -> Iterator[str]:
+    rows = [
+        [
+            node["name"],
+            app["name"],
+            app["state"] or "-",
+            short(app["digest"]),
+            app["reference"] or "-",
+        ]
+        for node in nodes
+        for app in node["applications"]
+    ]
+    yield from table([["NODE", "APPLICATION", "STATE", "DIGEST", "REFERENCE"], *rows])
+    for node in nodes:
+        if node["error"]:
+            yield f"  {node['name']}: {node['error']}"
+
+
+def _fleet_row(node: Mapping[str, Any], app: Mapping[str, Any]) -> list[str]:
+    state, reference = app["state"] or "-", app["reference"] or "-"
+    return [node["name"], app["name"], state, short(app["digest"]), reference]
 
 
 def _lines(found: list[dict[str, Any]]) -> Iterator[str]:
@@ -110,7 +161,7 @@ def _status_lines(found: Mapping[str, Any]) -> Iterator[str]:
         "mirror": ", ".join(found["mirror"]),
         "runs": _counted(found["applications"]),
         "synced": found["last_sync"] and f"{age(found['last_sync'])} ago",
-        "fleet": found["generation"] and f"generation {found['generation']}",
+        "fleet": _fleet(found),
         "labels": ", ".join(f"{name}={value}" for name, value in found["labels"].items()),
         "stores": _stored(found["store"]),
         "state": found["state_dir"],
@@ -120,6 +171,17 @@ def _status_lines(found: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {name:<7}  {value}"
     for note in found["notes"]:
         yield f"  note: {note}"
+
+
+def _fleet(found: Mapping[str, Any]) -> str:
+    about, generation = found["fleet"], found["generation"]
+    parts = []
+    if about is not None:
+        alive = about.get("alive", 0)
+        parts.append(f"{about['name']}, with {alive} other node{'' if alive == 1 else 's'}")
+    if generation is not None:
+        parts.append(f"generation {generation}")
+    return ", ".join(parts)
 
 
 def _counted(states: Mapping[str, int]) -> str:

@@ -43,8 +43,9 @@ class Life:
         hinted: Callable[[str, str], None],
         excluded: Callable[[str], None],
         before: Callable[[Start], float],
+        learned: Callable[[Peer], None] = lambda _: None,
     ) -> None:
-        self._now, self._before = now, before
+        self._now, self._before, self._also_learned = now, before, learned
         self._wakened = asyncio.Event()
         self._tell_at = float("inf")
         self._tellings = 0
@@ -61,6 +62,7 @@ class Life:
 
     def _learned(self, peer: Peer) -> None:
         self.prober.look_soon(peer)
+        self._also_learned(peer)
         self.wake()
 
     async def run(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import aiohttp
 from aiohttp import web
@@ -78,8 +78,9 @@ class Neighbour:
 class Peers:
     """Neighbours of this node, as an async context manager.
 
-    `tell` is asked every few seconds. `applications`: as `edge apps --json` has them. `now`: the
-    loop's clock; `date`: trusted time.
+    `tell` is asked every few seconds. `applications`: what `/edge/v1/apps` answers, as JSON.
+    `learned` is called with each peer of which something new is known. `now`: the loop's clock;
+    `date`: trusted time.
     """
 
     def __init__(
@@ -89,8 +90,8 @@ class Peers:
         *,
         tell: Tell,
         date: Callable[[], float],
-        applications: Callable[[], Sequence[dict[str, Any]]] = list,
-        more_routes: Iterable[web.RouteDef] = (),
+        applications: Callable[[], object] = list,
+        learned: Callable[[Peer], None] = lambda _: None,
         now: Callable[[], float],
     ) -> None:
         self.me = identity.node
@@ -112,6 +113,7 @@ class Peers:
             hinted=lambda id, text: self.heard(id, text),
             excluded=self._was_excluded,
             before=self._before,
+            learned=learned,
         )
         self._statics = Statics(
             identify=self._client.identify,
@@ -120,24 +122,33 @@ class Peers:
             report=self.reports.add,
             now=now,
         )
-        own = routes(self.life.gossip, self.life.prober, applications, now)
-        every = (*own, *more_routes)
-        self._server = Server(
-            identity, settings.listen, every, limits=settings.limits, refused=self._refused
-        )
+        self._identity = identity
+        self._routes = routes(self.life.gossip, self.life.prober, applications, now)
 
     @property
     def address(self) -> Address:
         """Where it serves, with the port it got."""
         return self._server.address
 
+    def serve(self, more: Iterable[web.RouteDef]) -> None:
+        """Answers peers under these, too; before it is entered."""
+        self._routes.extend(more)
+
     async def __aenter__(self) -> Self:
         """Raises EdgeError where it cannot listen."""
+        settings = self._settings
+        self._server = Server(
+            self._identity,
+            settings.listen,
+            self._routes,
+            limits=settings.limits,
+            refused=self._refused,
+        )
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._client)
             await stack.enter_async_context(self._server)
             self._change()
-            static = StaticPeers(self._settings.static, self._resolved)
+            static = StaticPeers(settings.static, self._resolved)
             await stack.enter_async_context(static)
             running = asyncio.get_running_loop().create_task(self.life.run(), name="peers")
             stack.push_async_callback(_ended, running)
@@ -210,18 +221,23 @@ class Peers:
         self.life.prober.heard(id, endpoints, name)
         self.life.wake()
 
+    def vanished(self, id: str) -> None:
+        """It said goodbye to the network, or somebody did in its name."""
+        self.life.prober.doubt(id)
+        self.life.wake()
+
     def revoked(self, ids: frozenset[str]) -> None:
         """What is under way with them ends, and nothing more is heard of them."""
         self.table.refuse(ids)
         self._client.drop(ids)
         self._server.drop(ids)
 
-    async def ask(self, id: str, path: str, seconds: float) -> bytes:
-        """What a living peer answers. Raises PullError."""
+    async def ask(self, id: str, path: str, seconds: float, *, body: bytes | None = None) -> bytes:
+        """What a living peer answers, at most half a MiB. Raises PullError."""
         peer = self.table.peers.get(id)
         if peer is None or peer.endpoint is None:
             raise PullError(f"peer {id[:12]}: is not there")
-        return await self._client.ask(id, peer.endpoint, path, None, seconds)
+        return await self._client.ask(id, peer.endpoint, path, body, seconds)
 
     @property
     def is_excluded(self) -> bool:
@@ -271,6 +287,11 @@ class Peers:
 
     def _refused(self, where: str, why: str) -> None:
         self.reports.add(where, f"wanted to connect, and was refused: {why}")
+
+    @property
+    def now(self) -> float:
+        """By the clock of all moments here."""
+        return self._now()
 
     def peers(self) -> list[Peer]:
         """All that are known, by name."""

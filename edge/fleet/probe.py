@@ -193,6 +193,11 @@ class Prober:
         if peer.record.status == Status.SUSPECT and peer.id in self._table.targets():
             self._round = min(self._round, self._now())
 
+    def doubt(self, id: str) -> None:
+        """It may be gone; those who probe it look."""
+        if id in self._table.targets():
+            self._round = min(self._round, self._now())
+
     # Probing
 
     async def _probe(self, peer: Peer) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
@@ -48,10 +47,10 @@ class _Pace:
 def routes(
     gossip: Gossip,
     prober: Prober,
-    applications: Callable[[], Sequence[dict[str, Any]]],
+    applications: Callable[[], object],
     now: Callable[[], float],
 ) -> list[web.RouteDef]:
-    """`applications`: those of this node, as `edge apps --json` has them."""
+    """`applications`: those of this node, as JSON."""
     pace = _Pace(now)
 
     def paced(answer: Answer) -> Answer:

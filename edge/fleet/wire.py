@@ -29,8 +29,11 @@ __all__ = [
     "Record",
     "Status",
     "Version",
+    "distinct",
     "dump",
+    "hint_text",
     "load",
+    "plain_text",
     "read_message",
     "read_record",
     "show_address",
@@ -80,6 +83,7 @@ class Facts:
     inventory: str = ""  # changes with what it holds
     generation: int | None = None  # of the fleet's document
     applications: int = 0
+    revocations: int = 0  # number of its newest list
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +146,7 @@ def write_record(record: Record) -> dict[str, Any]:
         "inv": facts.inventory,
         "gen": facts.generation,
         "apps": facts.applications,
+        "crl": facts.revocations,
         "is": list(record.version),
     }
 
@@ -158,8 +163,9 @@ def read_record(value: object, where: Where) -> Record:
             table.get("v", parsed(_text), ""),
             table.get("arch", parsed(_text), ""),
             table.get("inv", parsed(_text), ""),
-            _maybe_number(table.rest().get("gen"), where),
+            table.get("gen", _maybe_number, None),
             table.get("apps", integer(0, _NUMBER_MOST), 0),
+            table.get("crl", integer(0, _NUMBER_MOST), 0),
         ),
         table.get("at", _endpoints, ()),
         incarnation,
@@ -228,6 +234,7 @@ def _version(value: object, where: Where) -> Version:
 
 
 def _maybe_number(value: object, where: Where) -> int | None:
+    """`null` is none."""
     return None if value is None else integer(0, _NUMBER_MOST)(value, where)
 
 
@@ -280,6 +287,13 @@ def hint_text(text: str) -> str:
     """Raises ValueError for what no hint can be."""
     if not text.isprintable() or not text.isascii() or len(text) > HINT_MOST:
         raise ValueError(f"must be at most {HINT_MOST} characters of printable ASCII")
+    return text
+
+
+def plain_text(text: str) -> str:
+    """Raises ValueError for what would not be shown as it is."""
+    if not text.isprintable() or not text.isascii() or len(text) > 1024:
+        raise ValueError("must be at most 1024 characters of printable ASCII")
     return text
 
 

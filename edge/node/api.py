@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import inspect
 import json
 import logging
 import re
@@ -56,7 +57,7 @@ _UNPRINTABLE = re.compile(r"[^ -~]")
 _log = logging.getLogger("edge.node")
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
-# What is read, and what is done with a body; JSON.
+# What is read, some of it awaited, and what is done with a body; JSON.
 Reading = Callable[[], Any]
 Operation = Callable[[object], Awaitable[Any]]
 # What takes long; it is handed what tells how far it is.
@@ -243,7 +244,8 @@ class Api:
 
 def _reading(read: Reading) -> Answer:
     async def answer(_request: web.Request) -> web.StreamResponse:
-        return web.json_response(read())
+        found = read()
+        return web.json_response(await found if inspect.isawaitable(found) else found)
 
     return answer
 

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +65,7 @@ class Facts:
     mirror: tuple[str, ...] = ()  # URLs
     last_sync: float | None = None
     generation: int | None = None  # of the fleet document
+    fleet: Mapping[str, Any] | None = None  # which one this node is in
     stored: int | None = None  # in the content store
     notes: tuple[str, ...] = ()  # what its operator should know
 
@@ -123,6 +124,7 @@ class Control:
             "applications": dict(sorted(states.items())),
             "last_sync": _moment(facts.last_sync),
             "generation": facts.generation,
+            "fleet": facts.fleet,
             "store": {"used": facts.stored, "quota": settings.quota},
             "notes": (*facts.notes, *await asyncio.to_thread(_forgotten, settings.node.state_dir)),
         }

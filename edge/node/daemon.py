@@ -25,7 +25,7 @@ from edge.node import claim, configuration
 from edge.node.api import Api
 from edge.node.applications import Applications
 from edge.node.control import Control, Facts
-from edge.node.membership import Membership
+from edge.node.fleet import FleetService, Hosted
 from edge.node.node import open_node
 from edge.node.services import Services
 from edge.node.services import Settings as ServiceSettings
@@ -103,7 +103,7 @@ class _Parts:
     trusting: Trusting
     mirror: Mirror
     clock: TrustedClock
-    membership: Membership
+    fleet: FleetService
 
 
 class Daemon:
@@ -137,13 +137,14 @@ class Daemon:
             listening=self.listening,
             mirror=tuple(f"http://{address}" for address in parts.mirror.addresses),
             last_sync=parts.sync.last_look,
-            generation=follower.status().generation if follower else None,
+            generation=parts.trusting.generation,
+            fleet=parts.fleet.about(),
             stored=await asyncio.to_thread(_stored, parts.store),
             notes=(
                 *self._notes,
                 *self._clock_notes(),
                 *(follower.notes if follower else ()),
-                *parts.membership.notes(),
+                *parts.fleet.notes(),
             ),
         )
 
@@ -285,20 +286,16 @@ async def open_daemon(
         await parts.sync.start(settings.applications)
         await stack.enter_async_context(parts.mirror)
         await daemon.listen(stack)
-        await stack.enter_async_context(parts.membership)
-        await stack.enter_async_context(_api(daemon, parts.membership))
+        await stack.enter_async_context(parts.fleet)
+        api = Api(
+            Control(daemon),
+            settings.node.socket,
+            settings.node.group,
+            readings=parts.fleet.readings,
+            operations=parts.fleet.operations,
+        )
+        await stack.enter_async_context(api)
         yield daemon
-
-
-def _api(daemon: Daemon, membership: Membership) -> Api:
-    node = daemon.settings.node
-    return Api(
-        Control(daemon),
-        node.socket,
-        node.group,
-        readings={"/v1/fleet": membership.about, "/v1/fleet/members": membership.members},
-        operations={f"/v1/fleet/{name}": do for name, do in membership.operations.items()},
-    )
 
 
 async def _compose(stack: AsyncExitStack, settings: config.Daemon) -> _Parts:
@@ -350,10 +347,9 @@ async def _compose(stack: AsyncExitStack, settings: config.Daemon) -> _Parts:
     if trusting.follower is not None and trusting.knows_fleet:
         sync.set_fleet(trusting.follower.wanted)
     mirror = Mirror(settings.mirror, store, note=_log.info)
-    membership = Membership(node, settings.fleet, clock)
-    return _Parts(
-        applications, services, sync, store, registries, trusting, mirror, clock, membership
-    )
+    hosted = Hosted(settings, clock, sync, store, registries, lambda: trusting.generation)
+    fleet = FleetService(hosted)
+    return _Parts(applications, services, sync, store, registries, trusting, mirror, clock, fleet)
 
 
 def _make_state_dir(path: Path) -> None:

@@ -61,7 +61,12 @@ class Trusting:
     @property
     def knows_fleet(self) -> bool:
         """Whether there is a document, of now or of an earlier run."""
-        return self.follower is not None and self.follower.status().generation is not None
+        return self.generation is not None
+
+    @property
+    def generation(self) -> int | None:
+        """Of the fleet's document; None: there is none."""
+        return self.follower.status().generation if self.follower else None
 
     async def _verify_document(self, reference: Reference, digest: Digest) -> str | None:
         client = await self._registries.client(reference)
@@ -78,4 +83,5 @@ class Trusting:
             verify=self._verify_document,
             now=self._clock,
             soak=settings.sync.soak,
+            signed=bool(self._fleet.keys) or self._trust.requires(self._fleet.document),
         )
