@@ -86,7 +86,9 @@ def thermo(registry: str, tmp_path: Path) -> Digest:
     entry = blob(manifest, "application/vnd.oci.image.manifest.v1+json")
     (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
     (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
-    skopeo("copy", f"oci:{layout}", f"docker://{registry}/thermo:1", "--dest-tls-verify=false")
+    for tag in ("1", "stable"):
+        place = f"docker://{registry}/thermo:{tag}"
+        skopeo("copy", f"oci:{layout}", place, "--dest-tls-verify=false")
     return Digest.of(manifest)
 
 
@@ -97,7 +99,7 @@ def fleet_toml(registry: str, tmp_path: Path) -> Path:
     return path
 
 
-def test_a_push_is_the_next_generation_and_pins_what_canaries_try(
+def test_a_push_is_the_next_generation_and_pins_what_it_names(
     edge: Edge, registry: str, thermo: Digest, fleet_toml: Path
 ) -> None:
     reference = f"{registry}/fleet/site-a:stable"
@@ -108,7 +110,7 @@ def test_a_push_is_the_next_generation_and_pins_what_canaries_try(
     assert (shown["schema"], shown["fleet"], shown["generation"]) == (1, "site-a", 1)
     assert [app["reference"] for app in shown["applications"]] == [
         f"{registry}/thermo:1@{thermo}",
-        f"{registry}/thermo:stable",
+        f"{registry}/thermo:stable@{thermo}",
     ]
     again = edge("fleet", "push", fleet_toml, reference)
     assert again.stdout == done.stdout, "it says the same already"
@@ -116,6 +118,12 @@ def test_a_push_is_the_next_generation_and_pins_what_canaries_try(
     assert edge("fleet", "push", fleet_toml, reference).returncode == 0
     shown = edge("fleet", "show", reference).stdout.splitlines()
     assert shown[0] == "fleet site-a, generation 2"
+    assert edge("fleet", "push", fleet_toml, reference, "--follow-tags").returncode == 0
+    shown = json.loads(edge("fleet", "show", reference, "--json").stdout)
+    assert [app["reference"] for app in shown["applications"]] == [
+        f"{registry}/thermo:1@{thermo}",
+        f"{registry}/thermo:stable",
+    ], "what canaries go first for is pinned all the same"
 
 
 def test_other_tools_see_what_it_is(

@@ -68,6 +68,11 @@ def _add_push(verbs: Verbs, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--key-password-file", type=Path, metavar="FILE", help="holds the private key's password"
     )
+    parser.add_argument(
+        "--follow-tags",
+        action="store_true",
+        help="leave tags as they are, which each node follows; pinned are those with a rollout",
+    )
     registry_arguments(parser)
     parser.set_defaults(run=_run_push)
 
@@ -154,7 +159,8 @@ async def _push(options: argparse.Namespace, draft: author.Draft) -> Digest:
         async def resolve(wanted: Reference) -> Digest:
             return (await client.resolve(wanted)).descriptor.digest
 
-        draft = author.Draft(await author.pinned(draft.document, resolve), draft.generation)
+        exact = await author.pinned(draft.document, resolve, follow_tags=options.follow_tags)
+        draft = author.Draft(exact, draft.generation)
         known = await _known(client, reference)
         next_one = author.numbered(draft, known.document if known else None)
         if next_one is None:

@@ -541,16 +541,19 @@ def test_generations_count_themselves(tmp_path: Path) -> None:
         author.numbered(foreign, known)
 
 
-async def test_canaries_and_others_get_the_same_digest(tmp_path: Path) -> None:
+@pytest.mark.parametrize("follow_tags", [False, True])
+async def test_all_nodes_get_the_same_digest(tmp_path: Path, follow_tags: bool) -> None:
     asked: list[str] = []
 
     async def resolve(reference: Reference) -> Digest:
         asked.append(str(reference))
         return MANIFEST
 
-    found = await author.pinned(draft(tmp_path / "fleet.toml", TOML).document, resolve)
+    document = draft(tmp_path / "fleet.toml", TOML).document
+    found = await author.pinned(document, resolve, follow_tags=follow_tags)
+    followed = "registry.example/report:1"
     assert [t.entry.reference for t in found.targets] == [
         f"registry.example/thermo:1@{MANIFEST}",
-        "registry.example/report:1",
+        followed if follow_tags else f"{followed}@{MANIFEST}",
     ]
-    assert asked == ["registry.example/thermo:1"]
+    assert asked == ["registry.example/thermo:1", followed][: 1 if follow_tags else 2]

@@ -25,10 +25,10 @@ from edge.registry.manifest import (
     read,
 )
 from edge.registry.reference import Reference
-from edge.registry.source import Source
+from edge.registry.source import Resolved, Source
 from edge.registry.store import ContentStore
 
-__all__ = ["EMPTY", "Found", "Named", "build", "fetch", "keep", "push", "resolve"]
+__all__ = ["EMPTY", "Found", "Named", "build", "fetch", "keep", "named", "push", "resolve"]
 
 # The OCI image specification's configuration of what has none.
 EMPTY = "application/vnd.oci.empty.v1+json"
@@ -76,13 +76,15 @@ def build(document: Document) -> Found:
 async def resolve(
     client: Source, reference: Reference, known: Digest | None = None
 ) -> Named | None:
-    """What a reference stands for now; None if that is `known`. Anything else than a fleet document
-    is a BundleError.
-    """
+    """What a reference stands for now; None if that is `known`. Raises as `named`."""
     descriptor = Descriptor(IMAGE_MANIFEST, known, 0) if known else None
     resolved = await client.resolve(reference, descriptor)
-    if resolved.data is None or resolved.descriptor.digest == known:
-        return None
+    return None if resolved.descriptor.digest == known else named(reference, resolved)
+
+
+def named(reference: Reference, resolved: Resolved) -> Named:
+    """Anything else than a fleet document is a BundleError."""
+    assert resolved.data is not None
     found = read(resolved.data, str(reference), resolved.descriptor.media_type)
     if not isinstance(found, Manifest) or FLEET not in (
         found.artifact_type,

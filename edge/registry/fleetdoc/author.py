@@ -88,13 +88,20 @@ def numbered(draft: Draft, known: Document | None) -> Document | None:
     return document
 
 
-async def pinned(document: Document, resolve: Callable[[Reference], Awaitable[Digest]]) -> Document:
-    """With digests where canaries go first: the others are to get what they tried."""
+async def pinned(
+    document: Document,
+    resolve: Callable[[Reference], Awaitable[Digest]],
+    *,
+    follow_tags: bool = False,
+) -> Document:
+    """With the digest of each reference: all nodes are to get the same, and of each other, too,
+    when the registry does not answer. `follow_tags`: only where canaries go first.
+    """
     found: dict[str, str] = {}
 
     async def pin(target: Target) -> Target:
         reference = Reference.parse(target.entry.reference or "")
-        if target.rollout is None or reference.digest:
+        if reference.digest or (follow_tags and target.rollout is None):
             return target
         text = str(reference)
         if text not in found:

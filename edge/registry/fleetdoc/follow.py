@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edge.config import Node
-from edge.errors import BundleError, EdgeError
+from edge.errors import BundleError, EdgeError, PullError, Refused
 from edge.registry.digest import Digest
 from edge.registry.fleetdoc import artifact, progress
 from edge.registry.fleetdoc import state as states
@@ -59,6 +59,7 @@ class FollowerStatus:
 
 class Follower:
     """One document for one node. `now`: trusted time; `soak`: how long new versions are watched.
+    `signed`: `verify` lets nothing pass that is not.
 
     All of it on the event loop.
     """
@@ -73,6 +74,7 @@ class Follower:
         verify: Verify | None,
         now: Callable[[], float],
         soak: float,
+        signed: bool = False,
     ) -> None:
         self.reference = reference
         self._node = node
@@ -81,6 +83,7 @@ class Follower:
         self._verify = verify
         self._now = now
         self._soak = soak
+        self._signed = signed and verify is not None
         self._path = node.state_dir / "fleet.json"
         self._state: State | None = None
         self._reason: str | None = None
@@ -187,15 +190,39 @@ class Follower:
         client = await self._client(self.reference)
         # Once in each run all of it is looked at: keys may have changed, or what peers are given.
         known = self._state.manifest if self._state and self._verified else None
-        resolved = await artifact.resolve(client, self.reference, known)
-        if resolved is None:
-            return None
+        try:
+            resolved = await artifact.resolve(client, self.reference, known)
+        except Refused:
+            raise
+        except PullError:
+            if (found := await self._of_neighbours(client)) is None:
+                raise
+            return found
+        return None if resolved is None else await self._fetched(client, resolved)
+
+    async def _fetched(self, client: Source, named: artifact.Named) -> artifact.Found:
         # Before anything that it names is fetched: a stranger's document costs one manifest.
-        if self._verify and (said := await self._verify(self.reference, resolved.digest)):
+        if self._verify and (said := await self._verify(self.reference, named.digest)):
             _log.warning("%s", said)
-        found = await artifact.fetch(client, self.reference, resolved)
+        found = await artifact.fetch(client, self.reference, named)
         await asyncio.to_thread(self._check, found.document)
         return found
+
+    async def _of_neighbours(self, client: Source) -> artifact.Found | None:
+        """A newer document than the one that is kept. Their word for what the tag stands for counts
+        because a document proves itself: by its signature, and by its generation.
+        """
+        newest: artifact.Found | None = None
+        kept = self._state.document.generation if self._state else 0
+        for resolved in await client.hearsay(self.reference) if self._signed else ():
+            try:
+                found = await self._fetched(client, artifact.named(self.reference, resolved))
+            except EdgeError as error:
+                _log.debug("fleet: of a neighbour: %s", error.message)
+                continue
+            if found.document.generation > max(kept, newest.document.generation if newest else 0):
+                newest = found
+        return newest
 
     def _check(self, document: Document) -> None:
         if self._state is not None:

@@ -10,7 +10,7 @@ import io
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import replace
 
-from edge.errors import BundleError
+from edge.errors import BundleError, PullError
 from edge.registry.answers import NotFound
 from edge.registry.digest import Digest
 from edge.registry.manifest import (
@@ -34,6 +34,7 @@ __all__ = [
     "fetch",
     "keep",
     "listed",
+    "of_neighbours",
     "of_registry",
     "of_store",
     "referrers_tag",
@@ -77,6 +78,21 @@ async def of_registry(
             yield found
 
 
+async def of_neighbours(
+    client: Source, reference: Reference, digest: Digest
+) -> AsyncGenerator[Attached | BundleError, None]:
+    """As `of_registry`, of what neighbours have kept: who said it does not matter, who signed does.
+    What they do not deliver is passed over.
+    """
+    for resolved in await client.hearsay(signature_tag(reference, digest)):
+        if (found := await _delivered(client, reference, resolved)) is not None:
+            yield found
+    for resolved in await client.hearsay(referrers_tag(reference, digest)):
+        for entry in _entries(resolved, str(reference))[:_MAX_KEPT]:
+            if (found := await _offered(client, reference.at(entry.digest))) is not None:
+                yield found
+
+
 async def fetch(client: Source, place: Reference) -> Attached | BundleError | None:
     """The signatures at a place; None: there are none."""
     try:
@@ -103,8 +119,7 @@ async def listed(client: Source, reference: Reference, digest: Digest) -> tuple[
     resolved = await _resolve(client, tag)
     if resolved is None or resolved.data is None:
         return ()
-    found = read(resolved.data, str(tag), resolved.descriptor.media_type)
-    return found.manifests if isinstance(found, Index) else ()
+    return _entries(resolved, str(tag))
 
 
 def of_store(store: ContentStore, reference: Reference, digest: Digest) -> Iterator[Attached]:
@@ -165,6 +180,32 @@ async def _resolve(client: Source, reference: Reference) -> Resolved | None:
         return await client.resolve(reference)
     except NotFound:
         return None
+
+
+async def _offered(client: Source, place: Reference) -> Attached | BundleError | None:
+    try:
+        resolved = await client.resolve(place)
+    except PullError:
+        return None
+    return await _delivered(client, place, resolved)
+
+
+async def _delivered(
+    client: Source, place: Reference, resolved: Resolved
+) -> Attached | BundleError | None:
+    try:
+        return await _read(client, place, resolved)
+    except BundleError as error:
+        return error
+    except PullError:
+        return None
+
+
+def _entries(resolved: Resolved, name: str) -> tuple[Descriptor, ...]:
+    """Of an index that lists bundles."""
+    assert resolved.data is not None
+    found = read(resolved.data, name, resolved.descriptor.media_type)
+    return found.manifests if isinstance(found, Index) else ()
 
 
 async def _read(client: Source, reference: Reference, resolved: Resolved) -> Attached:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.config import Registry
-from edge.errors import BundleError, PullError
+from edge.errors import BundleError, PullError, Refused
 from edge.registry.digest import Digest
 from edge.registry.reference import Reference
 from edge.registry.source import Source
 from edge.registry.store import ContentStore
 
 if TYPE_CHECKING:
-    from edge.registry.signatures.verify import Question
+    from edge.registry.signatures.verify import Attached, Question
 
 __all__ = ["Trust"]
 
@@ -100,22 +100,45 @@ async def verify(
     if client is not None:
         try:
             async with asyncio.timeout(_SECONDS):
-                reasons = await _ask_registry(client, store, question)
+                reasons = await _ask_others(client, store, question)
         except TimeoutError:
             raise PullError(f"{reference}: its signatures do not arrive in time") from None
     if reasons is not None:
         raise _refusal(question, reasons, offline=client is None)
 
 
-async def _ask_registry(
-    client: Source, store: ContentStore, question: Question
+async def _ask_others(client: Source, store: ContentStore, question: Question) -> list[str] | None:
+    """The registry; neighbours, too, when it does not answer."""
+    from edge.registry.signatures import attached
+
+    about = client, question.reference, question.digest
+
+    async def is_signed_here() -> bool:
+        return await _ask(attached.of_neighbours(*about), store, question) is None
+
+    if client.is_silent(question.reference) and await is_signed_here():
+        return None
+    try:
+        return await _ask(attached.of_registry(*about), store, question)
+    except Refused:
+        raise
+    except PullError:
+        if await is_signed_here():
+            return None
+        raise
+
+
+async def _ask(
+    attachments: AsyncGenerator[Attached | BundleError, None],
+    store: ContentStore,
+    question: Question,
 ) -> list[str] | None:
     """As `objections`, of all that is there; what counts is kept."""
     from edge.registry.signatures import attached, verify
 
     reasons: list[str] = []
     about = question.reference, question.digest
-    async with aclosing(attached.of_registry(client, *about)) as everything:
+    async with aclosing(attachments) as everything:
         async for found in everything:
             if isinstance(found, BundleError):
                 reasons.append(verify.line(found.message))
