@@ -36,6 +36,14 @@ class Notifier:
         """One line for `systemctl status`."""
         self._send(_status(text))
 
+    def alive(self) -> None:
+        """For its watchdog."""
+        self._send("WATCHDOG=1")
+
+    def extend_start(self, seconds: float) -> None:
+        """It is still starting, and needs so much longer from now."""
+        self._send(f"EXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}")
+
     def _send(self, *lines: str) -> None:
         if self._address[:1] not in ("/", "@"):
             return
