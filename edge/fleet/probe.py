@@ -137,14 +137,15 @@ class Prober:
         """
         found = []
         for peer in self._table.peers.values():
-            if (peer.lives and peer.endpoint) or peer.id in self._busy:
+            if (peer.lives and peer.endpoint and not peer.moved) or peer.id in self._busy:
                 continue
             if not peer.lives and peer.due <= now and not self._may_return(peer):
                 peer.due = now + self._times.back_off
             if peer.due <= now and self._trying < _TRIALS:
-                peer.attempts += 1
+                peer.attempts += not peer.moved
                 peer.due = now + self._back_off(peer.attempts)
-                start(self._try(peer.id, peer.candidates))
+                start(self._try(peer.id, peer.record.endpoints if peer.moved else peer.candidates))
+                peer.moved = False
             found.append(peer.due)
         return found
 

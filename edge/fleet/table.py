@@ -48,6 +48,7 @@ class Peer:
     attempts: int = 0  # since it last answered
     due: float = 0.0  # when it is tried again, if it does not answer
     apart: float = 0.0  # until then they do not compare what they know again
+    moved: bool = False  # it does not say any more that it is at `endpoint`
     penalty: str = ""
     penalised: float = 0.0  # until then
     penalties: int = 0
@@ -211,8 +212,15 @@ class Table:
             peer.since, self._targets = now, None
         if not record.endpoints:
             record = replace(record, endpoints=peer.record.endpoints)
-        peer.may_be_at(record.endpoints)
+        elif record.endpoints != peer.record.endpoints:
+            peer.may_be_at(record.endpoints)
+            self._look_whether_moved(peer, record, now)
         peer.record, peer.mark = record, _mark(record)
+
+    def _look_whether_moved(self, peer: Peer, record: Record, now: float) -> None:
+        at = peer.endpoint
+        if at is not None and "%" not in at[0] and at not in record.endpoints:
+            peer.moved, peer.due = True, now
 
     def _decide(self, id: str, status: Status, now: float) -> bool:
         peer = self.peers.get(id)
