@@ -27,6 +27,7 @@ class Advert:
     name: str
     fleet: str
     # Hosts are IP addresses without brackets; link-local IPv6 with "%" and the interface's index.
+    # The best to try comes first; one that a node had two minutes ago may still follow.
     addresses: tuple[tuple[str, int], ...] = ()
     inventory: str = ""
     arch: str = ""

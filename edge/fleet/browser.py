@@ -36,8 +36,6 @@ _MAX_STRANGERS = 1024  # remembered, so as not to look at them again
 _MAX_PENDING = 1024  # names to look at; beyond, only those that are followed already
 _MAX_KNOWN_STRANGERS = 64  # named in our queries, so that they need not answer
 _INTERVAL, _BATCH = 0.1, 48  # looks: this many each so many seconds, a tenth of a millisecond each
-# RFC 6762 §10.2: addresses that were not announced again stay for another second.
-_FLUSHED = 1.5
 _RESOLVERS, _MAX_UNRESOLVED = 4, 64
 _RESOLVE_TIMEOUT = 3000.0  # ms
 
@@ -76,16 +74,13 @@ class Browser(RecordUpdateListener):
         self._pending: dict[str, str] = {}  # lower case -> full name, to be looked at
         self._unresolved: dict[str, str] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._moved: set[str] = set()
-        self._second: asyncio.TimerHandle | None = None
         self._resolvers: set[asyncio.Task[None]] = set()
         zc.async_add_listener(self, None)
 
     async def close(self) -> None:
         self._zc.async_remove_listener(self)
-        for timer in (self._timer, self._second):
-            if timer is not None:
-                timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         for task in self._resolvers:
             task.cancel()
         if self._resolvers:
@@ -199,18 +194,6 @@ class Browser(RecordUpdateListener):
             self._forget(next(iter(self.adverts)))
         if advert != before:
             self._heard(advert)
-        if before and before.addresses != advert.addresses:
-            self._moved.add(key)
-            if self._second is None:
-                loop = asyncio.get_running_loop()
-                self._second = loop.call_later(_FLUSHED, self._look_again)
-
-    def _look_again(self) -> None:
-        self._second = None
-        for key in self._moved:
-            self._note(key, key)
-        self._moved.clear()
-        self.async_update_records_complete()
 
     def _stranger(self, key: str) -> None:
         self._forget(key)

@@ -351,10 +351,14 @@ async def _open(here: Sequence[Interface]) -> AsyncZeroconf:
         # A kernel without IPv6.
         four = [one for one in every if isinstance(one, str) and ":" not in one]
         zc = AsyncZeroconf(four, ip_version=IPVersion.V4Only)
+    loop = asyncio.get_running_loop()
+    starting = loop.create_task(zc.zeroconf.async_wait_for_start(), name="mdns start")
     try:
-        await zc.zeroconf.async_wait_for_start()
+        # A cancelled wait would cancel what closing it waits for.
+        await asyncio.shield(starting)
         _listen_only_here(zc)
     except BaseException:
+        await asyncio.wait([starting])
         await _close(zc)
         raise
     return zc
