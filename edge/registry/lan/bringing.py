@@ -221,7 +221,10 @@ class Bringing:
                 return self._board.appoint(digest, me, lost)
             with suppress(Unanswered):
                 report = await self._talk.claim(home, digest, lost)
-                return home if report.here else report.fetcher
+                if report.here:
+                    return home
+                if report.fetcher not in (None, lost):
+                    return report.fetcher
         return None
 
     async def _waited_for(self, id: str, blob: Descriptor) -> Sequence[str]:

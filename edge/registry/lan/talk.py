@@ -239,6 +239,8 @@ def _resolved(reference: Reference, data: bytes, response: aiohttp.ClientRespons
 
 
 def _read_report(data: bytes) -> Report:
+    if len(data) > _MAX_REPORT:
+        raise _Lied("says more about a blob than there is to say")
     try:
         return manifest.read_json(data, "a report", _report)
     except BundleError as error:
