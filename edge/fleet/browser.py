@@ -174,11 +174,12 @@ class Browser(RecordUpdateListener):
         except ValueError:
             self._stranger(key)
             return
-        if key == self._mine and advert.id != self._me:
-            self._claimed(advert.id)
-        elif advert.id == self._me:
+        if advert.id == self._me:
             self._forget(key)
-        elif self._fleet not in (None, advert.fleet):
+            return
+        if key == self._mine:
+            self._claimed(advert.id)
+        if self._fleet not in (None, advert.fleet):
             self._stranger(key)
         else:
             self._follow(key, advert, (info.server or "").lower())

@@ -90,7 +90,9 @@ def test_strangers_cost_little_and_hide_nobody(stage: Stage) -> None:
 def test_a_flood_of_names_of_our_fleet_is_kept_within_bounds(stage: Stage) -> None:
     attacker, watching = stage.machine(), watch(stage)
     said = {
-        made_id(f"m{n}"): announcement(f"m{n}", text(made_id(f"m{n}")), [attacker.address])
+        made_id(f"flood{n}"): announcement(
+            f"flood{n}", text(made_id(f"flood{n}")), [attacker.address]
+        )
         for n in range(1000)
     }
 
