@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pytest
-from node_lab import EDGE, Done, Node, run_edge
+from node_lab import EDGE, Done, run_edge
 
 T = TypeVar("T")
 
@@ -311,10 +311,8 @@ class Board(Machine):
     more: str = ""
     interval: str = "1h"
     environ: dict[str, str] = field(default_factory=dict)
-    prefix: Sequence[str] = ()
-    running: Node | None = None
-    _reader: threading.Thread | None = None
-    logs: list[list[str]] = field(default_factory=list)
+    program: Sequence[str] = (EDGE,)
+    process: subprocess.Popen[str] | None = None
 
     # Its life
 
@@ -331,32 +329,26 @@ class Board(Machine):
             more=self.more,
         )
         file.write_text(toml)
-        process = subprocess.Popen(
-            self.command(*self.prefix, EDGE, "run", "--config", file),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={
-                **os.environ,
-                "HOME": str(self.folder),
-                "DOCKER_CONFIG": str(self.folder / "docker"),
-                **self.environ,
-            },
-        )
-        running = self.running = Node(process, self.folder)
-        self.logs.append(running.log)
-        stderr = process.stderr
-        assert stderr is not None
-        self._reader = threading.Thread(target=lambda: running.log.extend(stderr))
-        self._reader.start()
+        with self._log.open("a") as log:
+            self.process = subprocess.Popen(
+                self.command(*self.program, "run", "--config", file),
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={
+                    **os.environ,
+                    "HOME": str(self.folder),
+                    "DOCKER_CONFIG": str(self.folder / "docker"),
+                    **self.environ,
+                },
+            )
 
     def ready(self) -> None:
         """Waits until it serves."""
-        running = self.up
-        assert running.process.stdout is not None
-        line = running.process.stdout.readline()  # empty when it ends without serving
+        output = self.up.stdout
+        assert output is not None
+        line = output.readline()  # empty when it ends without serving
         assert line.startswith("listening on "), f"{self.name} did not start:\n{self.text}"
-        running.url = line.removeprefix("listening on ").strip()
 
     def start(self) -> None:
         self.launch()
@@ -364,7 +356,7 @@ class Board(Machine):
 
     def stop(self) -> None:
         """SIGTERM, as a service manager ends it. Fails when that is no clean end."""
-        process = self.up.process
+        process = self.up
         process.send_signal(signal.SIGTERM)
         try:
             process.wait(40)
@@ -383,22 +375,19 @@ class Board(Machine):
 
     def freeze(self) -> None:
         """It hangs: connections stay, nothing answers."""
-        self.up.process.send_signal(signal.SIGSTOP)
+        self.up.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        self.up.process.send_signal(signal.SIGCONT)
+        self.up.send_signal(signal.SIGCONT)
 
     def _end(self) -> None:
-        running, self.running = self.running, None
-        if running is None:
+        process, self.process = self.process, None
+        if process is None:
             return
-        running.process.kill()
-        running.process.wait()
-        assert self._reader is not None
-        self._reader.join()
-        for stream in (running.process.stdout, running.process.stderr):
-            if stream is not None:
-                stream.close()
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
     def unplug(self) -> None:
         self._end()
@@ -407,14 +396,18 @@ class Board(Machine):
     # What it says
 
     @property
-    def up(self) -> Node:
-        assert self.running is not None, f"{self.name} does not run"
-        return self.running
+    def up(self) -> subprocess.Popen[str]:
+        assert self.process is not None, f"{self.name} does not run"
+        return self.process
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "log"
 
     @property
     def text(self) -> str:
         """Its log, of all its lives."""
-        return "".join(line for log in self.logs for line in log)
+        return self._log.read_text() if self._log.exists() else ""
 
     @property
     def state(self) -> Path:
@@ -457,8 +450,7 @@ class Board(Machine):
         return json.loads(self.tell("peers", "--json"))
 
     def peers(self) -> list[dict[str, Any]]:
-        said = self.peers_said()
-        rows: list[dict[str, Any]] = said["peers"] if isinstance(said, dict) else said
+        rows: list[dict[str, Any]] = self.peers_said()["peers"]
         return rows
 
     def knows(self) -> set[str]:
@@ -468,6 +460,19 @@ class Board(Machine):
     def holds(self, digest: str) -> bool:
         """Whether the blob is in its content store."""
         return (self.state / "blobs" / "sha256" / digest.removeprefix("sha256:")).exists()
+
+
+def resident(board: Board) -> int:
+    """Bytes of memory that its process has to itself."""
+    rollup = Path(f"/proc/{board.up.pid}/smaps_rollup").read_text()
+    rows = (line.split() for line in rollup.splitlines())
+    return sum(int(row[1]) * 1024 for row in rows if row[0] == "Private_Dirty:")
+
+
+def processor(board: Board) -> float:
+    """Seconds that its process has run."""
+    fields = Path(f"/proc/{board.up.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 # --- the lab --------------------------------------------------------------------------------------
@@ -620,8 +625,8 @@ def views(boards: Sequence[Board]) -> str:
     """What each thinks of the others, for a failure's message."""
     lines = []
     for board in boards:
-        rows = {peer["name"]: peer["state"] for peer in board.peers()}
-        lines.append(f"{board.name}: {rows}\n{''.join(board.up.log[-15:])}")
+        rows = {peer["name"]: (peer["state"], *peer["addresses"]) for peer in board.peers()}
+        lines.append(f"{board.name}: {rows}\n{board.text[-1500:]}")
     return "\n".join(lines)
 
 
