@@ -230,8 +230,13 @@ def _is_local(record: Record) -> bool:
 
 
 def _elsewhere(record: Record) -> Record:
-    found = tuple(at for at in record.endpoints if not _is_loopback(at[0]))
-    return record if len(found) == len(record.endpoints) else replace(record, endpoints=found)
+    if not any(_is_loopback(host) for host, _ in (*record.endpoints, *record.also)):
+        return record
+    endpoints, also = (
+        tuple(at for at in found if not _is_loopback(at[0]))
+        for found in (record.endpoints, record.also)
+    )
+    return replace(record, endpoints=endpoints, also=also)
 
 
 def _is_loopback(host: str) -> bool:

@@ -62,9 +62,16 @@ class Peer:
         return self.record.status <= Status.SUSPECT
 
     def told(self) -> Record:
-        """As it is told to others: where it answers, if it was found to, comes first."""
-        known = (self.endpoint,) if self.endpoint and "%" not in self.endpoint[0] else ()
-        return replace(self.record, endpoints=distinct((*known, *self.record.endpoints)))
+        """As it is told to others."""
+        at = self.endpoint
+        if at is None or "%" in at[0] or at in self.record.endpoints:
+            return self.record
+        return replace(self.record, also=(at,))
+
+    @property
+    def places(self) -> tuple[Endpoint, ...]:
+        """Where it answers, and then where else it says it is."""
+        return distinct((*((self.endpoint,) if self.endpoint else ()), *self.record.endpoints))
 
     def may_be_at(self, endpoints: Iterable[Endpoint]) -> bool:
         """Puts these first; whether one of them is new."""
@@ -189,7 +196,8 @@ class Table:
     def _add(self, record: Record, now: float) -> bool:
         if record.status > Status.SUSPECT or not self._has_room():
             return False
-        peer = Peer(record, now, _mark(record), candidates=record.endpoints, due=now)
+        peer = Peer(_own(record), now, _mark(record), due=now)
+        peer.may_be_at((*record.also, *record.endpoints))
         self.peers[record.id] = peer
         self._targets = None
         return True
@@ -213,9 +221,9 @@ class Table:
         if not record.endpoints:
             record = replace(record, endpoints=peer.record.endpoints)
         elif record.endpoints != peer.record.endpoints:
-            peer.may_be_at(record.endpoints)
+            peer.may_be_at((*record.endpoints, *record.also))
             self._look_whether_moved(peer, record, now)
-        peer.record, peer.mark = record, _mark(record)
+        peer.record, peer.mark = _own(record), _mark(record)
 
     def _look_whether_moved(self, peer: Peer, record: Record, now: float) -> None:
         at = peer.endpoint
@@ -274,6 +282,10 @@ def _score(one: int, other: int) -> int:
     """The same for both orders; multiplied, because neighbours would choose each other."""
     mixed = ((one ^ other) * 0x9E3779B97F4A7C15F39CC0605CEDC835) & ((1 << 128) - 1)
     return (mixed >> 64) ^ (mixed & ((1 << 64) - 1))
+
+
+def _own(record: Record) -> Record:
+    return replace(record, also=()) if record.also else record
 
 
 def _mark(record: Record) -> int:

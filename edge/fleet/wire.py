@@ -11,7 +11,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edge.application.fields import Table, Where, integer, items, parsed, string
@@ -96,6 +96,8 @@ class Record:
     incarnation: int = 0
     counter: int = 0
     status: Status = Status.ALIVE
+    # Where who tells this has found it: beside what the node says itself, and not kept.
+    also: tuple[Endpoint, ...] = field(default=(), compare=False)
 
     @property
     def version(self) -> Version:
@@ -136,7 +138,9 @@ def load(data: bytes, what: str) -> tuple[object, Where]:
 
 def write_record(record: Record) -> dict[str, Any]:
     facts = record.facts
+    also = {"also": [list(endpoint) for endpoint in record.also]} if record.also else {}
     return {
+        **also,
         "id": record.id,
         "name": facts.name,
         "port": facts.port,
@@ -171,6 +175,7 @@ def read_record(value: object, where: Where) -> Record:
         incarnation,
         counter,
         Status(status),
+        table.get("also", _endpoints, ()),
     )
 
 

@@ -31,7 +31,8 @@ def view(peers: Peers, date: float) -> dict[str, Any]:
         "node": _described(peers.table.me),
         "peers": [
             {
-                **_described(peer.told()),
+                **_described(peer.record),
+                "addresses": [show_address(endpoint) for endpoint in peer.places],
                 "state": _state(peer, now),
                 "reason": _reason(peer, now),
                 "round_trip": None if peer.round_trip is None else round(peer.round_trip, 6),
