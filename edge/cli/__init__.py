@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
@@ -132,7 +133,13 @@ def _parser(modules: Iterable[str]) -> argparse.ArgumentParser:
 
 
 def _configure_logging(*, debug: bool) -> None:
-    """To stderr, where the journal takes it from; stdout is for what was asked for."""
+    """To stderr, stdout is for what was asked for; with fields where stderr is the journal."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if "JOURNAL_STREAM" in os.environ:
+        from edge.platform import journal
+
+        if journal.stderr_is_journal():
+            handlers = [journal.JournalHandler()]
     logging.basicConfig(
-        level=logging.DEBUG if debug else logging.INFO, format="%(message)s", stream=sys.stderr
+        level=logging.DEBUG if debug else logging.INFO, format="%(message)s", handlers=handlers
     )

@@ -7,6 +7,7 @@ import logging
 from edge.engine.values import Trap
 from edge.errors import EdgeError, GuestError
 from edge.invocation.sandbox import Profile
+from edge.platform.messages import GUEST_FAILED
 
 _log = logging.getLogger("edge.invocation")
 
@@ -27,6 +28,7 @@ def report(profile: Profile, error: EdgeError) -> None:
     _log.warning(
         "%s [%s] %s", profile.component, error.invocation, error.cause,
         extra={
+            "MESSAGE_ID": GUEST_FAILED,
             "EDGE_APP": profile.application,
             "EDGE_COMPONENT": profile.component,
             "EDGE_INVOCATION": error.invocation,

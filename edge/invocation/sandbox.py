@@ -165,7 +165,15 @@ class Sandboxes:
         if self.node.trace is not None:
             self.node.trace(profile.application, profile.component, invocation, stream, line)
         else:
-            _log.info("%s [%s] %s", profile.component, invocation, line)
+            _log.info(
+                "%s [%s] %s", profile.component, invocation, line,
+                extra={
+                    "EDGE_APP": profile.application,
+                    "EDGE_COMPONENT": profile.component,
+                    "EDGE_INVOCATION": invocation,
+                    "EDGE_STREAM": stream,
+                },
+            )  # fmt: skip
 
     def outbound(self) -> Outbound | None:
         """The way out of one invocation; None: there is none."""

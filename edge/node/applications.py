@@ -74,6 +74,7 @@ class Applications:
         self._table: Table[Handler] = Table()
         self._slots: dict[str, Slot] = {}
         self._server: Server | None = None
+        self._told: Callable[[], None] = lambda: None
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._unsettled = 0
@@ -105,9 +106,11 @@ class Applications:
         """Answers the node's HTTP requests."""
         return self._table.only or partial(answer, self._table)
 
-    def serve(self, server: Server) -> None:
-        """Requests come from there: it always has the handler of the moment."""
-        self._server = server
+    def serve(self, server: Server, changed: Callable[[], None] = lambda: None) -> None:
+        """Requests come from there: it always has the handler of the moment. `changed`: called
+        when other versions serve.
+        """
+        self._server, self._told = server, changed
         server.handler = self.handler
 
     def live(self, name: str) -> LiveApplication | None:
@@ -229,6 +232,7 @@ class Applications:
         self._table = table
         if self._server is not None:
             self._server.handler = self.handler
+        self._told()
 
     def _place(self, slot: Slot) -> None:
         """What stands in front of the version, or the version itself, has changed."""

@@ -8,11 +8,9 @@ end       SIGTERM: no more events, those under way finish; a second signal ends 
 from __future__ import annotations
 
 import asyncio
-import errno
 import ipaddress
 import logging
 import os
-import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -26,15 +24,15 @@ from edge.node.api import Api
 from edge.node.applications import Applications
 from edge.node.control import Control, Facts
 from edge.node.fleet import FleetService, Hosted
-from edge.node.node import open_node
+from edge.node.listening import Listening, listen
+from edge.node.manager import Manager
+from edge.node.node import Node, open_node
 from edge.node.services import Services
 from edge.node.services import Settings as ServiceSettings
 from edge.node.signals import Signals, cancel_on_sigterm
 from edge.node.trusting import Trusting
 from edge.platform.clock import TrustedClock
 from edge.platform.credentials import credentials_directory
-from edge.platform.notify import Notifier
-from edge.platform.tls import server_tls
 from edge.registry.credentials import docker_config
 from edge.registry.digest import Digest
 from edge.registry.mirror import Mirror
@@ -44,7 +42,6 @@ from edge.registry.sync.registries import Registries
 from edge.registry.sync.statefile import StateFile
 from edge.registry.sync.sync import Sync
 from edge.spin.platform import Stores
-from edge.triggers.http import HttpServer
 
 __all__ = ["Daemon", "run"]
 
@@ -80,21 +77,26 @@ async def run(read: Read, say: Callable[[str], None]) -> int:
 async def _serve(
     read: Read, say: Callable[[str], None], settings: config.Daemon, notes: Sequence[str]
 ) -> None:
-    notifier = Notifier()
-    async with open_daemon(read, settings, notes) as daemon:
+    manager = Manager()
+    async with AsyncExitStack() as stack:
+        async with manager.starting():
+            opening = open_daemon(read, settings, notes, manager)
+            daemon = await stack.enter_async_context(opening)
         signals = Signals()
         for url in daemon.listening:
             say(f"listening on {url}")
-        notifier.ready(daemon.summary)
-        await daemon.work(signals, notifier)
-        notifier.stopping()
-        await daemon.drain(signals.stop)
+        manager.ready(daemon.summary)
+        async with manager.watching(daemon.guests):
+            await daemon.work(signals, manager)
+            manager.stopping()
+            await daemon.drain(signals.stop)
 
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
     """What a daemon is composed of."""
 
+    guests: Node
     applications: Applications
     services: Services
     sync: Sync
@@ -118,7 +120,7 @@ class Daemon:
         self._read = read
         self._notes = tuple(notes)
         self._parts = parts
-        self._http: HttpServer | None = None
+        self._http: Listening | None = None
         self._jobs: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
 
@@ -127,6 +129,10 @@ class Daemon:
     @property
     def store(self) -> ContentStore:
         return self._parts.store
+
+    @property
+    def guests(self) -> Node:
+        return self._parts.guests
 
     def live(self, name: str) -> LiveApplication | None:
         return self._parts.applications.live(name)
@@ -171,28 +177,20 @@ class Daemon:
         count = len(self._parts.applications.versions())
         return f"serving {count} application{'' if count == 1 else 's'}"
 
-    async def listen(self, stack: AsyncExitStack) -> None:
-        """Serves HTTP. Raises EdgeError."""
-        http = self.settings.http
-        tls = await asyncio.to_thread(_tls, http)
-        listen = [(address.host, address.port) for address in http.listen]
+    async def listen(self, stack: AsyncExitStack, manager: Manager) -> None:
+        """Serves HTTP, and says to `manager` what it serves. Raises EdgeError."""
         applications = self._parts.applications
-        self._http = HttpServer(applications.handler, http.settings, listen=listen, tls=tls)
-        applications.serve(self._http)
-        try:
-            await stack.enter_async_context(self._http)
-        except OSError as exc:
-            raise _cannot_listen(exc, http) from exc
-        scheme = "http" if tls is None else "https"
-        found = (config.Address(*address[:2]) for address in self._http.addresses)
-        self.listening = tuple(f"{scheme}://{address}" for address in found)
+        http, handler = self.settings.http, applications.handler
+        self._http = await listen(stack, http, handler, manager.sockets)
+        applications.serve(self._http, lambda: manager.status(self.summary))
+        self.listening = self._http.urls
 
-    async def work(self, signals: Signals, notifier: Notifier) -> None:
+    async def work(self, signals: Signals, manager: Manager) -> None:
         """Until it is told to stop."""
         async with asyncio.TaskGroup() as group:
             working = [
                 group.create_task(self.sync.run(), name="sync"),
-                group.create_task(self._reload_on(signals.reload, notifier), name="reload"),
+                group.create_task(self._reload_on(signals.reload, manager), name="reload"),
                 group.create_task(self._save_time(), name="clock"),
             ]
             await signals.stop.wait()
@@ -202,7 +200,6 @@ class Daemon:
     async def drain(self, stop: asyncio.Event) -> None:
         """Takes no more events and finishes those under way; a second signal ends them."""
         stop.clear()
-        _log.info("draining; a second signal ends at once")
         async with asyncio.TaskGroup() as group:
             drain = group.create_task(self._drain(), name="drain")
             second = group.create_task(stop.wait(), name="second signal")
@@ -237,22 +234,19 @@ class Daemon:
             if self._http is not None:
                 group.create_task(self._http.drain(DRAIN))
 
-    async def _reload_on(self, event: asyncio.Event, notifier: Notifier) -> None:
+    async def _reload_on(self, event: asyncio.Event, manager: Manager) -> None:
         while True:
             await event.wait()
             event.clear()
-            notifier.reloading()
+            manager.reloading()
             try:
                 notes = await self.reload()
             except EdgeError as exc:
-                hint = f" ({exc.hint})" if exc.hint else ""
-                _log.error("not reloaded, the configuration before holds: %s%s", exc.message, hint)
-                notifier.ready(f"not reloaded: {exc.message}")
+                manager.not_reloaded(exc.message, exc.hint)
                 continue
-            _log.info("reloaded")
             for note in notes:
                 _log.warning("note: %s", note)
-            notifier.ready(self.summary)
+            manager.reloaded(self.summary)
 
     async def _save_time(self) -> None:
         """For the next boot, which may have no clock. Written is once an hour, looked oftener: the
@@ -273,7 +267,7 @@ class Daemon:
 
 @asynccontextmanager
 async def open_daemon(
-    read: Read, settings: config.Daemon, notes: Sequence[str]
+    read: Read, settings: config.Daemon, notes: Sequence[str], manager: Manager
 ) -> AsyncIterator[Daemon]:
     """A node that serves what it served before, and that can be asked and told. `read`: for a
     reload. Raises EdgeError.
@@ -285,7 +279,7 @@ async def open_daemon(
         stack.push_async_callback(daemon.close)
         await parts.sync.start(settings.applications)
         await stack.enter_async_context(parts.mirror)
-        await daemon.listen(stack)
+        await daemon.listen(stack, manager)
         await stack.enter_async_context(parts.fleet)
         api = Api(
             Control(daemon),
@@ -349,7 +343,9 @@ async def _compose(stack: AsyncExitStack, settings: config.Daemon) -> _Parts:
     mirror = Mirror(settings.mirror, store, note=_log.info)
     hosted = Hosted(settings, clock, sync, store, registries, lambda: trusting.generation)
     fleet = FleetService(hosted)
-    return _Parts(applications, services, sync, store, registries, trusting, mirror, clock, fleet)
+    return _Parts(
+        guests, applications, services, sync, store, registries, trusting, mirror, clock, fleet
+    )
 
 
 def _make_state_dir(path: Path) -> None:
@@ -364,24 +360,6 @@ def _make_state_dir(path: Path) -> None:
             f"{path}: {reason}",
             hint="state needs a writable directory: --state-dir, or state_dir in [node]",
         ) from exc
-
-
-def _tls(http: config.Http) -> ssl.SSLContext | None:
-    if http.tls_certificate is None or http.tls_key is None:
-        return None
-    return server_tls(Path(http.tls_certificate), Path(http.tls_key))
-
-
-def _cannot_listen(exc: OSError, http: config.Http) -> EdgeError:
-    where = ", ".join(map(str, http.listen))
-    known = exc.errno is not None and exc.errno in errno.errorcode
-    reason = os.strerror(exc.errno or 0) if known else exc.strerror or str(exc)
-    hint = None
-    if exc.errno == errno.EADDRINUSE:
-        hint = "another program listens there; choose another address: --listen, or [http] listen"
-    elif isinstance(exc, PermissionError):
-        hint = "ports below 1024 need root, or AmbientCapabilities=CAP_NET_BIND_SERVICE"
-    return EdgeError(f"{where}: {reason[:1].lower()}{reason[1:]}", hint=hint)
 
 
 def _restart_note(section: str) -> str:
