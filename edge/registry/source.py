@@ -26,7 +26,7 @@ class BlobWriter(Protocol):
     @property
     def written(self) -> int: ...
 
-    def write(self, data: bytes) -> None: ...
+    def write(self, data: bytes | bytearray) -> None: ...
 
     def restart(self) -> None: ...
 
@@ -79,7 +79,7 @@ class Memory:
     def written(self) -> int:
         return len(self.data)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         self.data += data
 
     def restart(self) -> None:

@@ -20,8 +20,9 @@ from edge.registry.source import BlobWriter
 
 __all__ = ["Came", "Gather", "Wish", "begin_anew", "commit", "liars"]
 
-# Bytes asked for at a time: what is lost when a neighbour goes, and a window of them is memory.
-PART = 1 << 20
+# Bytes asked for at a time: what is lost when a neighbour goes; a window of them, of each blob that
+# is under way, is in memory.
+PART = 512 << 10
 # From this size on several neighbours are asked at once.
 LARGE = 4 << 20
 # Parts ahead of what is written, and parts of one neighbour, at a time.
@@ -35,6 +36,10 @@ _HEDGE, _HEDGE_LEAST, _HEDGE_TIMES = 2.0, 0.5, 4.0
 _PATIENCE, _EXPECTED = 20.0, 256 << 10
 # Neighbours that one blob is fetched from.
 _MOST_SOURCES = 8
+
+
+# A part, and who else has the blob.
+Answer = tuple[bytearray, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +76,8 @@ class Gather:
     knows: Callable[[str], bool]
     came: list[Came] = field(default_factory=list)
     _sources: dict[str, _Source] = field(default_factory=dict)
-    _running: dict[asyncio.Task[tuple[bytes, tuple[str, ...]]], tuple[Part, str, float]] = field(
-        default_factory=dict
-    )
-    _ready: dict[int, tuple[Part, bytes]] = field(default_factory=dict)
+    _running: dict[asyncio.Task[Answer], tuple[Part, str, float]] = field(default_factory=dict)
+    _ready: dict[int, tuple[Part, str, bytearray]] = field(default_factory=dict)
     _quickest: float = _HEDGE / _HEDGE_TIMES
     _moved: float = 0.0
 
@@ -177,7 +180,7 @@ class Gather:
 
     # What comes
 
-    def _take(self, task: asyncio.Task[tuple[bytes, tuple[str, ...]]]) -> None:
+    def _take(self, task: asyncio.Task[Answer]) -> None:
         part, id, since = self._running.pop(task)
         source = self._sources.get(id)
         if source is not None:
@@ -195,8 +198,7 @@ class Gather:
             self._quickest = min(self._quickest, _now() - since)
             self._moved = _now()
             if part.start >= self.wish.into.written and part.start not in self._ready:
-                self._ready[part.start] = part, data
-                self.came.append(Came(part, id, hashlib.sha256(data).digest()))
+                self._ready[part.start] = part, id, data
 
     def _add(self, ids: Iterable[str]) -> None:
         for id in ids:
@@ -206,8 +208,8 @@ class Gather:
     async def _write(self) -> None:
         into = self.wish.into
         while (found := self._ready.pop(into.written, None)) is not None:
-            part, data = found
-            await in_thread(into.write, data)
+            part, id, data = found
+            self.came.append(Came(part, id, await in_thread(_written, into, data)))
             self.wish.received(part.size)
 
     async def _stop(self) -> None:
@@ -217,6 +219,11 @@ class Gather:
         if running:
             await asyncio.wait(running)
         self._ready.clear()
+
+
+def _written(into: BlobWriter, data: bytearray) -> bytes:
+    into.write(data)
+    return hashlib.sha256(data).digest()
 
 
 def liars(came: Iterable[Came], read: Callable[[Part], bytes]) -> Mapping[str, Part]:

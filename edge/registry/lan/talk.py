@@ -130,7 +130,7 @@ class Talk:
 
     async def part(
         self, id: str, reference: Reference, blob: Descriptor, part: Part
-    ) -> tuple[bytes, tuple[str, ...]]:
+    ) -> tuple[bytearray, tuple[str, ...]]:
         """A piece of a blob, of the length that was asked for; who else has the blob."""
         path = _path(reference, f"blobs/{blob.digest}")
         headers = {"Range": f"bytes={part.start}-{part.end - 1}"}
@@ -198,7 +198,7 @@ def _holders(response: aiohttp.ClientResponse) -> tuple[str, ...]:
     return tuple(name for part in named if (name := part.strip()))
 
 
-async def _body(response: aiohttp.ClientResponse, blob: Descriptor, part: Part) -> bytes:
+async def _body(response: aiohttp.ClientResponse, blob: Descriptor, part: Part) -> bytearray:
     expected = f"bytes {part.start}-{part.end - 1}/{blob.size}"
     if response.headers.get("Content-Range") != expected or response.content_length != part.size:
         raise _Lied("sends another part of a blob than the one asked for")
@@ -212,7 +212,7 @@ async def _body(response: aiohttp.ClientResponse, blob: Descriptor, part: Part) 
     return data
 
 
-async def _filled(response: aiohttp.ClientResponse, size: int) -> bytes:
+async def _filled(response: aiohttp.ClientResponse, size: int) -> bytearray:
     """At most `size` bytes, with no silence among them."""
     data = bytearray()
     while len(data) < size:
@@ -223,7 +223,7 @@ async def _filled(response: aiohttp.ClientResponse, size: int) -> bytes:
         data += piece
         if len(data) > size:
             raise _Lied("sends more of a blob than it said")
-    return bytes(data)
+    return data
 
 
 def _resolved(reference: Reference, data: bytes, response: aiohttp.ClientResponse) -> Resolved:
