@@ -1,0 +1,75 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154,SC2034 # variables that build.sh and the files beside this one set
+# Sourced by build.sh. The root file system: Debian, edge, and what is in overlay/.
+
+make_root() {
+    make_base
+    say "root: edge, settings"
+    root=$work/root
+    mkdir "$root"
+    tar -C "$root" --numeric-owner -xf "$base"
+    cp -a --no-preserve=ownership "$here/overlay/." "$root/"
+    mkdir -p "$root/usr/lib/edge-image/ab" "$root/boot/firmware" "$root/state" "$root/var/lib/edge"
+    cp --no-preserve=mode,ownership "$here"/ab/*.py "$root/usr/lib/edge-image/ab/"
+    [ -z "$update_key" ] || install -m 644 "$update_key" "$root/usr/lib/edge-image/update.pub"
+    describe >"$root/usr/lib/edge-image/image.json"
+    cp "$deb" "$root/tmp/edge.deb"
+    inside dpkg --install --force-confold /tmp/edge.deb >"$work/dpkg.log" 2>&1 ||
+        { tail -20 "$work/dpkg.log" >&2 && fail "the package of edge can not be installed"; }
+    rm "$root/tmp/edge.deb"
+    enable_units
+    say "root: initial RAM disk"
+    kernel=$(basename "$(find "$root/boot" -name 'vmlinuz-*')")
+    kernel=${kernel#vmlinuz-}
+    inside update-initramfs -c -k "$kernel" >"$work/initramfs.log" 2>&1 ||
+        { tail -20 "$work/initramfs.log" >&2 && fail "no initial RAM disk"; }
+    mkdir "$work/kernel"
+    mv "$root/boot/vmlinuz-$kernel" "$work/kernel/vmlinuz"
+    mv "$root/boot/initrd.img-$kernel" "$work/kernel/initrd.img"
+    clean_root
+    say "root: squashfs"
+    clamp_times "$root"
+    nice mksquashfs "$root" "$work/root.sqfs" -comp zstd -Xcompression-level 15 -b 256K \
+        -noappend -quiet -no-progress -wildcards -e 'proc/*' 'sys/*' 'dev/*' 'run/*' 'tmp/*'
+    say "root: $(du -h --apparent-size "$work/root.sqfs" | cut -f1)"
+}
+
+# A command in the root, of its own architecture, with only what it may see mounted.
+inside() {
+    # shellcheck disable=SC2016 # for the inner shell
+    unshare --mount --pid --fork --kill-child bash -c '
+        mount --make-rprivate /
+        mount -t proc proc "$0/proc"
+        mount --bind /dev "$0/dev"
+        mount -t tmpfs tmpfs "$0/run"
+        exec chroot "$0" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root \
+            DEBIAN_FRONTEND=noninteractive SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" "$@"' \
+        "$root" "$@"
+}
+
+enable_units() {
+    local unit
+    for unit in systemd-networkd systemd-resolved systemd-timesyncd edge-setup edge-grow edge-trial; do
+        inside systemctl --quiet enable "$unit.service"
+    done
+    # A board must come up without a network.
+    inside systemctl --quiet mask systemd-networkd-wait-online.service \
+        apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer
+}
+
+describe() {
+    printf '{"version": %s, "board": "%s", "suite": "%s"}\n' "$version" "$board" "$suite"
+}
+
+clean_root() {
+    rm -f "$root"/etc/ssh/ssh_host_* "$root/etc/machine-id" "$root/var/lib/dbus/machine-id" \
+        "$root/etc/resolv.conf" "$root/etc/hostname" "$root"/var/log/*.log "$root"/boot/*-"$kernel" \
+        "$root"/var/cache/ldconfig/aux-cache "$root"/vmlinuz* "$root"/initrd.img*
+    rm -rf "$root"/var/log/apt "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/* \
+        "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old
+    ln -s ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
+    # Empty, not missing: systemd makes one on the device and knows that this boot is the first.
+    : >"$root/etc/machine-id"
+    echo edge >"$root/etc/hostname"
+    echo "deb $mirror $suite main non-free-firmware" >"$root/etc/apt/sources.list"
+}
