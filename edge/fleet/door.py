@@ -17,7 +17,6 @@ import logging
 import socket
 import ssl
 import time
-from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,6 +37,8 @@ DEADLINE = 10.0
 _LINE = 8 << 10
 # Connections at once; what comes beyond waits in the kernel.
 _CONNECTIONS = 32
+# Seconds until the next attempt when the machine has no more descriptors.
+_EXHAUSTED = 1.0
 # Seconds between two lines of the log about who was refused.
 _TOLD_EVERY = 5.0
 
@@ -59,10 +60,10 @@ class Door:
         self.port = 0
 
     async def __aenter__(self) -> Self:
-        context = await asyncio.to_thread(self._context)
+        self._context = await asyncio.to_thread(self._make_context)
         self._socket = listener(self._listen)
         self.port = self._socket.getsockname()[1]
-        self._own(asyncio.get_running_loop().create_task(self._accept(context), name="door"))
+        self._resume()
         return self
 
     async def __aexit__(
@@ -71,41 +72,52 @@ class Door:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._pause()
+        self._socket.close()
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks)
-        self._socket.close()
+        if tasks:
+            await asyncio.wait(tasks)
 
-    def _own(self, task: asyncio.Task[None]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _context(self) -> ssl.SSLContext:
+    def _make_context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.num_tickets = 0
         context.load_cert_chain(self._authority.door())
         return context
 
-    async def _accept(self, context: ssl.SSLContext) -> None:
-        loop = asyncio.get_running_loop()
-        places = asyncio.Semaphore(_CONNECTIONS)
-        while True:
-            await places.acquire()
-            try:
-                connection, address = await loop.sock_accept(self._socket)
-            except OSError as error:  # it is gone again, or there are too many files open
-                places.release()
-                _log.debug("joining: %s", error)
-                await asyncio.sleep(0.1)
-                continue
-            serving = self._serve(connection, _plain(address[0]), context)
-            task = loop.create_task(serving, name="joining")
-            task.add_done_callback(partial(_ended, connection, places))
-            self._own(task)
+    def _resume(self) -> None:
+        if self._socket.fileno() >= 0:
+            asyncio.get_running_loop().add_reader(self._socket, self._accept)
 
-    async def _serve(self, connection: socket.socket, host: str, context: ssl.SSLContext) -> None:
+    def _pause(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._socket)
+
+    def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            connection, address = self._socket.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:  # too many files are open
+            _log.warning("joining: %s", error.strerror)
+            self._pause()
+            loop.call_later(_EXHAUSTED, self._resume)
+            return
+        connection.setblocking(False)
+        task = loop.create_task(self._serve(connection, _plain(address[0])), name="joining")
+        task.add_done_callback(lambda task: self._ended(task, connection))
+        self._tasks.add(task)
+        if len(self._tasks) >= _CONNECTIONS:
+            self._pause()
+
+    def _ended(self, task: asyncio.Task[None], connection: socket.socket) -> None:
+        connection.close()
+        self._tasks.discard(task)
+        self._resume()
+
+    async def _serve(self, connection: socket.socket, host: str) -> None:
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=_LINE)
         protocol = asyncio.StreamReaderProtocol(reader)
@@ -113,7 +125,7 @@ class Door:
         try:
             async with asyncio.timeout(DEADLINE):
                 transport, _ = await loop.connect_accepted_socket(
-                    lambda: protocol, connection, ssl=context, ssl_handshake_timeout=DEADLINE
+                    lambda: protocol, connection, ssl=self._context, ssl_handshake_timeout=DEADLINE
                 )
                 writer = asyncio.StreamWriter(transport, protocol, reader, loop)
                 answer = await self._answer(await reader.readline(), host)
@@ -121,7 +133,7 @@ class Door:
                 await writer.drain()
                 writer.close()
                 await writer.wait_closed()
-        except (OSError, ValueError, TimeoutError) as error:  # of ssl, too; too long a line
+        except (EdgeError, OSError, ValueError, TimeoutError) as error:  # of ssl; a long line
             _log.debug("joining: %s: %s", host, error)
         finally:
             if writer is not None:
@@ -170,11 +182,6 @@ class Door:
 def _plain(host: str) -> str:
     """Without the way in which IPv6 sockets write IPv4."""
     return host.removeprefix("::ffff:") if "." in host else host
-
-
-def _ended(connection: socket.socket, places: asyncio.Semaphore, _task: asyncio.Task[None]) -> None:
-    connection.close()
-    places.release()
 
 
 def _secret(text: str) -> bytes:
