@@ -127,9 +127,8 @@ def verify(manifest: bytes, signature: bytes, key: Path) -> None:
         raise Problem("its signature is not by this image's key")
 
 
-def check_manifest(
-    text: bytes, here: Image, *, older: bool
-) -> dict[str, dict[str, dict[str, int]]]:
+def check_manifest(text: bytes, here: Image, *, older: bool) -> dict[str, Part]:
+    """The parts of an update that is for this image. Raises Problem."""
     manifest = json.loads(text)
     if manifest["format"] != 1:
         raise Problem(f"an update of format {manifest['format']}: this system knows 1")

@@ -27,6 +27,6 @@ make_base() {
         --dpkgopt='path-include=/usr/share/doc/*/copyright' \
         --essential-hook="$here/lib/users.sh \"\$1\" edge $edge_id /var/lib/edge" \
         --essential-hook="$here/lib/users.sh \"\$1\" mosquitto $mosquitto_id /var/lib/mosquitto" \
-        "$suite" "$base.new" "deb [trusted=yes] file://$packages ./"
-    mv "$base.new" "$base"
+        "$suite" "$base.new.tar" "deb [trusted=yes] file://$packages ./"
+    mv "$base.new.tar" "$base"
 }
