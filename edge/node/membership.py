@@ -35,6 +35,7 @@ _DAY = 86400.0
 # Of a token: one that lies about for long is one that somebody finds.
 _LIFE = seconds(at_least=60, at_most=30 * _DAY)
 _HOUR = 3600.0
+_EVERYWHERE = ("::", "0.0.0.0")  # noqa: S104
 
 _log = logging.getLogger("edge.fleet")
 
@@ -165,9 +166,11 @@ class Membership:
         async with self._changing:
             authority, _ = self._issuing()
             door = await self._open()
-            where = tuple((host, port or door.port) for host, port in addresses) or (
-                await asyncio.to_thread(own_addresses, door.port, self._fleet.interfaces)
-            )
+            where = tuple((host, port or door.port) for host, port in addresses)
+            if not where and (host := self._fleet.listen.host) not in _EVERYWHERE:
+                where = ((host, door.port),)
+            if not where:
+                where = await asyncio.to_thread(own_addresses, door.port, self._fleet.interfaces)
             token = await asyncio.to_thread(authority.offer, uses, life, where)
         _log.info("token %s was made, for %d, until %s", token.id, uses, _moment(token.expires))
         return {
