@@ -11,7 +11,7 @@ APP    ?=
 ARGS   ?=
 BIN    := $(VENV)/bin
 
-.PHONY: run test lint format bench soak guests test-arm64 clean
+.PHONY: run test lint format bench soak guests test-arm64 debs clean
 
 # The whole way on this machine: builds, pushes to a node's own registry, deploys, serves.
 run: $(VENV)/.stamp
@@ -45,6 +45,11 @@ guests:
 test-arm64: $(VENV)/.stamp
 	@.ci/packages arm64
 	$(BIN)/python tests/arm64/run.py $(ARGS)
+
+# The Debian packages, into dist/: ARGS="--suite trixie --arch arm64" builds one. Needs root.
+debs: $(VENV)/.stamp
+	@.ci/packages debs
+	@PYTHON=$(BIN)/python image/build-debs.sh $(ARGS)
 
 clean:
 	rm -rf .venv .venv-* .guests .arm64 build dist tests/guests/out *.egg-info
