@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from edge.errors import BundleError
+from edge.errors import BundleError, PullError, Refused
 from edge.registry.digest import Digest
 from edge.registry.manifest import Descriptor
 from edge.registry.reference import Reference
 
-__all__ = ["BlobWriter", "Memory", "Resolved", "Source"]
+__all__ = ["SOON", "BlobWriter", "Memory", "Resolved", "Source", "soon_or"]
+
+T = TypeVar("T")
 
 
 class Resolved(NamedTuple):
@@ -67,6 +70,33 @@ class Source(Protocol):
 
     def is_silent(self, reference: Reference) -> bool:
         """Whether its registry did not answer a moment ago, and there are neighbours to ask."""
+
+
+# Seconds that a registry has for a small thing before others are asked for it, too.
+SOON = 3.0
+
+
+async def soon_or(first: Coroutine[Any, Any, T], second: Callable[[], Awaitable[T | None]]) -> T:
+    """What `first` gives. When that takes long, or fails in a way that may pass: what `second`
+    gives, if that is anything.
+    """
+    task = asyncio.get_running_loop().create_task(first, name="ask a registry")
+    try:
+        await asyncio.wait((task,), timeout=SOON)
+        if not task.done() and (found := await second()) is not None:
+            return found
+        return await task
+    except Refused:
+        raise
+    except PullError:
+        if (found := await second()) is not None:
+            return found
+        raise
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+        if not task.cancelled():
+            task.exception()  # it was told, or does not matter any more
 
 
 class Memory:

@@ -13,10 +13,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from edge.config import Node
-from edge.errors import BundleError, EdgeError, PullError, Refused
+from edge.errors import BundleError, EdgeError
 from edge.registry.digest import Digest
 from edge.registry.fleetdoc import artifact, progress
 from edge.registry.fleetdoc import state as states
@@ -24,7 +25,7 @@ from edge.registry.fleetdoc.document import Document, show_time
 from edge.registry.fleetdoc.progress import Now
 from edge.registry.fleetdoc.state import State
 from edge.registry.reference import Reference
-from edge.registry.source import Source
+from edge.registry.source import Source, soon_or
 from edge.registry.store import ContentStore
 from edge.registry.sync.wanted import Wanted
 
@@ -190,14 +191,12 @@ class Follower:
         client = await self._client(self.reference)
         # Once in each run all of it is looked at: keys may have changed, or what peers are given.
         known = self._state.manifest if self._state and self._verified else None
-        try:
-            resolved = await artifact.resolve(client, self.reference, known)
-        except Refused:
-            raise
-        except PullError:
-            if (found := await self._of_neighbours(client)) is None:
-                raise
+        if client.is_silent(self.reference) and (found := await self._of_neighbours(client)):
             return found
+        return await soon_or(self._of_registry(client, known), partial(self._of_neighbours, client))
+
+    async def _of_registry(self, client: Source, known: Digest | None) -> artifact.Found | None:
+        resolved = await artifact.resolve(client, self.reference, known)
         return None if resolved is None else await self._fetched(client, resolved)
 
     async def _fetched(self, client: Source, named: artifact.Named) -> artifact.Found:

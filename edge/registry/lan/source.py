@@ -18,14 +18,12 @@ from edge.registry.lan.gather import Wish
 from edge.registry.lan.hints import Hints
 from edge.registry.manifest import Descriptor
 from edge.registry.reference import Reference
-from edge.registry.source import BlobWriter, Memory, Resolved
+from edge.registry.source import SOON, BlobWriter, Memory, Resolved, soon_or
 
 __all__ = ["LanSource", "Shared"]
 
 # What is smaller costs less to fetch than to ask all neighbours for.
 SMALL = 16 << 10
-# Seconds that a registry has for a manifest before neighbours are asked for it, too.
-_SOON = 3.0
 
 T = TypeVar("T")
 
@@ -126,34 +124,27 @@ class LanSource:
 
     async def _manifest(self, reference: Reference) -> Resolved:
         """By its digest: of the registry, or of a neighbour when that does not answer soon."""
-        if self.is_silent(reference) and (found := await self._shared.manifests(reference)):
-            return found[0]
+
+        async def of_neighbours() -> Resolved | None:
+            return next(iter(await self._shared.manifests(reference)), None)
+
+        if self.is_silent(reference) and (found := await of_neighbours()):
+            return found
         asked = self._asked(reference, self._registry.resolve(reference))
-        task = asyncio.get_running_loop().create_task(asked, name="ask the registry")
-        try:
-            await asyncio.wait((task,), timeout=_SOON)
-            if not task.done() and (found := await self._shared.manifests(reference)):
-                self._shared.answered(reference.registry, in_time=False)
-                return found[0]
-            return await task
-        except Refused:
-            raise
-        except PullError:
-            if found := await self._shared.manifests(reference):
-                return found[0]
-            raise
-        finally:
-            task.cancel()
-            await asyncio.wait((task,))
-            if not task.cancelled():
-                task.exception()  # it was told, or does not matter any more
+        return await soon_or(asked, of_neighbours)
 
     async def _asked(self, reference: Reference, answer: Awaitable[T]) -> T:
         """Remembers whether the registry answered, whatever it said."""
+        registry, clock = reference.registry, asyncio.get_running_loop().time
+        begun = clock()
         try:
             found = await answer
         except PullError as error:
-            self._shared.answered(reference.registry, in_time=isinstance(error, Refused))
+            self._shared.answered(registry, in_time=isinstance(error, Refused))
             raise
-        self._shared.answered(reference.registry, in_time=True)
+        except asyncio.CancelledError:
+            if clock() - begun >= SOON:
+                self._shared.answered(registry, in_time=False)
+            raise
+        self._shared.answered(registry, in_time=True)
         return found
