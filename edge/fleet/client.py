@@ -196,7 +196,8 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
 def _unanswered(error: Exception) -> Unanswered:
     """In the words of TLS, if it was about certificates."""
     for cause in _causes(error):
-        if isinstance(cause, ssl.SSLCertVerificationError):
+        # That of aiohttp is one of ssl's as well, without what it says.
+        if isinstance(cause, ssl.SSLCertVerificationError) and hasattr(cause, "verify_message"):
             return Impostor(_plain(cause.verify_message or "another certificate"))
         if isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or ""):
             return Excluded(_alert(cause.reason or ""))
