@@ -20,6 +20,7 @@ from edge.errors import ConfigError, EdgeError
 from edge.registry import bundle
 from edge.registry.client import Patience
 from edge.registry.digest import Digest
+from edge.registry.lan.lan import Lan
 from edge.registry.local import LocalApplication
 from edge.registry.manifest import MAX_MANIFEST, Manifest, read
 from edge.registry.store import ContentStore
@@ -158,9 +159,10 @@ async def syncing(
     settings: config.Sync = SETTINGS,
     fleet: Iterable[Wanted] | None = None,
     configured: Iterable[config.Registry] = (),
+    lan: Lan | None = None,
     **options: Any,
 ) -> AsyncIterator[Sync]:
-    """A sync at work; leaving ends it as SIGTERM would."""
+    """A sync at work; leaving ends it as SIGTERM would. `lan`: the neighbours of its node."""
     options.setdefault("clock", lambda: 1_800_000_000.0)
     options.setdefault("rng", random.Random(4))
     store = ContentStore(state_dir)
@@ -168,6 +170,7 @@ async def syncing(
         Registries(configured, patience=HASTY) as registries,
         Sync(settings, StateFile(state_dir), store, host, registries, **options) as sync,
     ):
+        registries.lan = lan
         if fleet is not None:
             sync.set_fleet(fleet)
         await sync.start(entries)
