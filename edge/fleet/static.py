@@ -119,7 +119,7 @@ class StaticPeers:
             async with asyncio.timeout(_DEADLINE):
                 addresses = await loop.run_in_executor(self._executor, _addresses, host, port)
         except (OSError, UnicodeError) as error:  # TimeoutError is an OSError
-            self._failed(peer, str(error) or f"not resolved within {_DEADLINE:.0f} s")
+            self._failed(peer, str(error) or f"not resolved within {_DEADLINE:g} s")
             return
         self.problems.pop(peer, None)
         if addresses != self._known.get(peer):
