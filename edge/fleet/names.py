@@ -17,6 +17,7 @@ __all__ = [
     "is_id",
     "key_id",
     "node_name",
+    "plain_node_name",
 ]
 
 _ID = re.compile(r"[a-z2-7]{52}")
@@ -45,6 +46,12 @@ def node_name(text: str) -> str:
     if not _NODE_NAME.fullmatch(text):
         raise ValueError("is not a name of a node: letters, digits, . _ and -")
     return text
+
+
+def plain_node_name(text: str) -> str:
+    """The nearest that is one: a machine may be called as it likes."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "-", text)[:253].lstrip("._-")
+    return plain or "node"
 
 
 def fleet_name(text: str) -> str:

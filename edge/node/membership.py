@@ -152,9 +152,11 @@ class Membership:
 
     def _found(self, name: str) -> None:
         from edge.fleet import authority, join, keeping
+        from edge.fleet.names import plain_node_name
 
         issuing = authority.found(self._state_dir / authority.DIRECTORY, name, self._clock)
-        join.found(keeping.Kept(self._state_dir / keeping.DIRECTORY), issuing, self._node.name)
+        own = keeping.Kept(self._state_dir / keeping.DIRECTORY)
+        join.found(own, issuing, plain_node_name(self._node.name))
 
     async def _token(self, request: object) -> dict[str, Any]:
         from edge.fleet.where import own_addresses
@@ -235,11 +237,13 @@ class Membership:
 
     async def _join_with(self, token: Token) -> None:
         from edge.fleet import join, keeping
+        from edge.fleet.names import plain_node_name
 
         async with self._changing:
             self._may_join(token)
             kept = keeping.Kept(self._state_dir / keeping.DIRECTORY)
-            await join.join(kept, token, self._node.name, self._clock)
+            name = plain_node_name(self._node.name)
+            await join.join(kept, token, name, self._clock)
             self._note = None
             await self._load()
             await self.changed()

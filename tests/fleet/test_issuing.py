@@ -232,5 +232,5 @@ def test_openssl_reads_what_was_made(real: dict[str, bytes], tmp_path: Path) -> 
         text=True,
         check=True,
     )
-    assert shown.stdout.strip().lower() in ("crlnumber=0x2", "crlnumber=02")
+    assert int(shown.stdout.partition("=")[2], 16) == 2
     assert "verify OK" in shown.stderr

@@ -112,6 +112,24 @@ async def test_the_door_is_open_while_a_token_is_good(first: Member, clock: Cloc
         await until_shut
 
 
+async def test_founding_that_was_interrupted_is_taken_up(first: Member) -> None:
+    async with first.running():
+        fleet = (await first.do("init", name="site"))["fleet"]
+    (first.folder / "identity" / "membership.json").unlink()
+    async with first.running():
+        assert first.membership.about() is None
+        about = await first.do("init", name="another")
+        assert (about["fleet"], about["name"]) == (fleet, "site")
+
+
+async def test_a_machine_may_be_called_as_it_likes(first: Member, tmp_path: Path) -> None:
+    odd = Member(tmp_path / "küche (alt)", first.clock)
+    async with first.running(), odd.running():
+        await first.do("init")
+        await odd.do("join", token=await first.token())
+        assert first.membership.members()[1]["name"] == "k-che--alt-"
+
+
 async def test_one_node_after_the_other(first: Member, second: Member, tmp_path: Path) -> None:
     async with first.running(), second.running():
         await first.do("init")
