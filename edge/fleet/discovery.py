@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import random
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Self
 
-from zeroconf import Error, IPVersion, NonUniqueNameException, ServiceInfo
+from zeroconf import Error, NonUniqueNameException, ServiceInfo
 from zeroconf.asyncio import AsyncZeroconf
 
-from edge.fleet import netlink
+from edge.fleet import multicast, netlink
 from edge.fleet.adverts import TYPE, Advert, label, properties
 from edge.fleet.browser import Browser
 from edge.fleet.interfaces import Interface, bindings, followed, hosts, near
@@ -31,14 +29,11 @@ _log = logging.getLogger(__name__)
 
 _SPACING = 2.0  # seconds between two announcements: what changes meanwhile goes out as one
 _RETRY = 60.0  # after sockets could not be opened, unless the network changes before
-_GOODBYE = 1.5  # seconds; three packets, an eighth of a second apart
 _DEFENCE_MAX = 60.0  # between two answers to somebody who keeps on claiming our name
 # Seconds after one question the next one; then at the interval, well within the 75 minutes for
 # which others are to remember what was answered.
 _QUESTIONS = (1.0, 3.0, 9.0)
 _QUESTION_INTERVAL = 900.0
-# Linux: without it a socket hears what any process's membership brings, on any interface.
-_IP_MULTICAST_ALL, _IPV6_MULTICAST_ALL = 49, 29
 
 
 class Discovery:
@@ -69,7 +64,7 @@ class Discovery:
         self._names = tuple(interfaces)
         self._heard = heard
         self._gone = gone
-        self.problem: str | None = None
+        self._problem: str | None = None
         self._task: asyncio.Task[None] | None = None
         self._zc: AsyncZeroconf | None = None
         self._browser: Browser | None = None
@@ -111,6 +106,13 @@ class Discovery:
         return self._info.get_name() if self._info else ""
 
     @property
+    def problem(self) -> str | None:
+        """Why nobody is found here, where that is known."""
+        if self._problem is None and self._zc is not None and not self._followed:
+            return "no multicast DNS: no network interface with an address leads to other machines"
+        return self._problem
+
+    @property
     def strangers(self) -> int:
         """Names heard that are of other fleets or malformed, of the last thousand."""
         return len(self._browser.strangers) if self._browser else 0
@@ -150,13 +152,13 @@ class Discovery:
                 await self._wake.wait()
 
     def _failed(self, error: Exception) -> None:
-        if self.problem is None:
+        if self._problem is None:
             _log.warning("no multicast DNS: %s", error)
-        self.problem = f"no multicast DNS: {error}"
+        self._problem = f"no multicast DNS: {error}"
 
     async def _session(self) -> None:
         self._followed = followed(netlink.interfaces(), self._names)
-        self._zc = await _open(self._followed)
+        self._zc = await multicast.opened(self._followed)
         self._browser = Browser(
             self._zc.zeroconf,
             fleet=self._me.fleet,
@@ -168,7 +170,7 @@ class Discovery:
         )
         self._ask()
         await self._register()
-        self.problem = None
+        self._problem = None
         loop = asyncio.get_running_loop()
         while True:
             spoken = loop.time()
@@ -281,7 +283,7 @@ class Discovery:
         self._info = self._service()
         self._zc.zeroconf.registry.async_update(self._info)
         await self._zc.async_update_interfaces(bindings(found))
-        _listen_only_here(self._zc)
+        multicast.restrict(self._zc)
         self._browser.again()
         self._ask()
         self._stale = True
@@ -307,7 +309,7 @@ class Discovery:
         if browser is not None:
             await browser.close()
         if zc is not None:
-            await _close(zc)
+            await multicast.close(zc)
 
 
 async def browse(seconds: float, *, interfaces: Sequence[str] = ()) -> list[Advert]:
@@ -321,7 +323,7 @@ async def browse(seconds: float, *, interfaces: Sequence[str] = ()) -> list[Adve
         found[advert.id, advert.name] = advert
 
     here = followed(netlink.interfaces(), interfaces)
-    zc = await _open(here)
+    zc = await multicast.opened(here)
     try:
         browser = Browser(
             zc.zeroconf, fleet=None, near=lambda found: near(found, here), heard=heard
@@ -334,48 +336,5 @@ async def browse(seconds: float, *, interfaces: Sequence[str] = ()) -> list[Adve
         finally:
             await browser.close()
     finally:
-        await _close(zc)
+        await multicast.close(zc)
     return sorted(found.values(), key=lambda advert: (advert.fleet, advert.name, advert.id))
-
-
-async def _open(here: Sequence[Interface]) -> AsyncZeroconf:
-    """Raises OSError."""
-    # What it warns of is other people's packets and addresses that have just gone.
-    logging.getLogger("zeroconf").setLevel(logging.ERROR)
-    every = bindings(here)
-    try:
-        zc = AsyncZeroconf(every, ip_version=IPVersion.All)
-    except OSError as error:
-        if error.errno != errno.EAFNOSUPPORT:
-            raise
-        # A kernel without IPv6.
-        four = [one for one in every if isinstance(one, str) and ":" not in one]
-        zc = AsyncZeroconf(four, ip_version=IPVersion.V4Only)
-    loop = asyncio.get_running_loop()
-    starting = loop.create_task(zc.zeroconf.async_wait_for_start(), name="mdns start")
-    try:
-        # A cancelled wait would cancel what closing it waits for.
-        await asyncio.shield(starting)
-        _listen_only_here(zc)
-    except BaseException:
-        await asyncio.wait([starting])
-        await _close(zc)
-        raise
-    return zc
-
-
-def _listen_only_here(zc: AsyncZeroconf) -> None:
-    for reader in zc.zeroconf.engine.readers:
-        with contextlib.suppress(OSError):  # an IPv4 socket
-            reader.sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MULTICAST_ALL, 0)
-        with contextlib.suppress(OSError):
-            reader.sock.setsockopt(socket.IPPROTO_IP, _IP_MULTICAST_ALL, 0)
-
-
-async def _close(zc: AsyncZeroconf) -> None:
-    try:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_GOODBYE):
-                await zc.async_unregister_all_services()
-    finally:
-        await zc.async_close()

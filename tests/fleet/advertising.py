@@ -197,9 +197,10 @@ def announcement(
         parsed_addresses=list(hosts),
     )
     out = DNSOutgoing(ANSWER)
-    for record in (info.dns_pointer(ttl), info.dns_service(ttl), info.dns_text(ttl)):
+    host_ttl = min(ttl, 120)
+    for record in (info.dns_pointer(ttl), info.dns_service(host_ttl), info.dns_text(ttl)):
         out.add_answer_at_time(record, 0)
-    for address in info.dns_addresses(ttl):
+    for address in info.dns_addresses(host_ttl):
         out.add_answer_at_time(address, 0)
     (packet,) = out.packets()
     return packet

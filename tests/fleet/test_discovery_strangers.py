@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from advertising import (
     multicast,
     text,
 )
-from fleet_lab import needs_root, promised, until
-from zeroconf._dns import DNSPointer
+from fleet_lab import ip, needs_root, promised, until
+from zeroconf._dns import DNSPointer, DNSQuestion
 from zeroconf._protocol.outgoing import DNSOutgoing
 
 from edge.fleet.adverts import TYPE
@@ -128,6 +129,36 @@ def test_an_advert_leads_to_no_address_beyond_the_site(stage: Stage) -> None:
     until(lambda: lure in watching.adverts(), promised(3))
     near = ((attacker.address, 7466), ("192.168.3.4", 7466))
     assert watching.adverts()[lure].addresses == near
+
+
+def test_nobody_beyond_the_local_network_is_answered(stage: Stage) -> None:
+    node, asker = watch(stage), stage.machine()
+    for machine, public in ((node.machine, "203.0.113.1/24"), (asker, "203.0.113.5/24")):
+        ip("addr", "add", public, "dev", "eth0", namespace=machine.namespace)
+    out = DNSOutgoing(0, multicast=False)
+    out.add_question(DNSQuestion(TYPE, _PTR, _IN))
+    (question,) = out.packets()
+
+    def answered(source: str) -> bool:
+        def ask() -> bool:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.bind((source, 0))
+                sock.settimeout(2)
+                sock.sendto(question, (node.machine.address, 5353))
+                try:
+                    return node.id.encode() in sock.recv(9000)
+                except TimeoutError:
+                    return False
+
+        return asker.call(ask)
+
+    assert not answered("203.0.113.5")
+    assert answered(asker.address)
+    # Also once interfaces have changed.
+    node.machine.take_address(stage.lab.spare_number())
+    until(lambda: answered(asker.address), promised(10))
+    ip("addr", "add", "203.0.113.1/24", "dev", "eth0", namespace=node.machine.namespace)
+    assert not answered("203.0.113.5")
 
 
 def test_names_that_cannot_be_sent_again_are_not(stage: Stage) -> None:
