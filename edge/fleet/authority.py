@@ -135,11 +135,13 @@ class Authority:
         """For who brings a token. The same node may ask again: an answer may be lost. Raises
         Refused, and EdgeError when it cannot be written down.
         """
+        hashed = hash_of(secret)
+        self._good(hashed)  # whoever has no secret is not worth a signature's check
         node = _asks(request)
         with self._lock:
             if node in revoked:
                 raise Refused("the node was revoked")
-            self._use(hash_of(secret), node)
+            self._use(hashed, node)
             return self._issue(request, node, name)
 
     def renew(self, node: str, request: bytes, revoked: Iterable[str]) -> Issued:
@@ -162,15 +164,19 @@ class Authority:
 
     def _use(self, hashed: str, node: str) -> None:
         """Counted, and on the disk, before there is a certificate."""
-        offer = next((offer for offer in self._offers if offer.hash == hashed), None)
-        if offer is None or offer.expires <= self._clock():
-            raise Refused("the token has expired, or is none of this fleet")
+        offer = self._good(hashed)
         if node in offer.by:
             return
         if len(offer.by) >= offer.uses:
             raise Refused("the token has been used")
         used = replace(offer, by=(*offer.by, node))
         self._write_offers(tuple(used if one is offer else one for one in self._offers))
+
+    def _good(self, hashed: str) -> _Offer:
+        for offer in self._offers:
+            if offer.hash == hashed and offer.expires > self._clock():
+                return offer
+        raise Refused("the token has expired, or is none of this fleet")
 
     def _issue(self, request: bytes, node: str, name: str) -> Issued:
         before, others = self._member(node), self._others(node)

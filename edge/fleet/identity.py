@@ -23,6 +23,9 @@ __all__ = ["MAX_REVOCATIONS", "Identity", "Revocations", "load", "tells_of_revoc
 # Bytes of a list of the revoked: five thousand of them.
 MAX_REVOCATIONS = 1 << 20
 
+# Seconds before a certificate's end: it should have been renewed for two months.
+_WORRYING = 60 * 86400.0
+
 # X509_V_ERR_APPLICATION_VERIFICATION: a refusal that is ours, not OpenSSL's.
 _OURS = 50
 
@@ -167,6 +170,9 @@ class Identity:
             return (f"this node was revoked: no peer of its fleet talks to it ({hint})",)
         if self._clock() > self.until:
             return ("this node's certificate has expired: join again with a new token",)
+        if (left := self.until - self._clock()) < _WORRYING:
+            days = f"{left / 86400:.0f} days"
+            return (f"this node's certificate ends in {days}: is the authority's node away?",)
         return ()
 
     def _newer(self, data: bytes) -> Revoked | None:

@@ -19,7 +19,7 @@ from edge import config
 from edge.application.fields import Reader, Table, Where, boolean, integer, items, parsed, string
 from edge.application.quantities import seconds
 from edge.errors import ConfigError, EdgeError
-from edge.node.tokenfile import join_by
+from edge.node.tokenfile import clear_away, join_by
 from edge.platform.dates import Clock
 from edge.platform.files import unreadable
 
@@ -72,8 +72,11 @@ class Membership:
         except EdgeError as error:
             self._note = error.message + (f" ({error.hint})" if error.hint else "")
             _log.error("%s", self._note)
-        if not self._membership.exists() and self._fleet.join_token_file is not None:
-            self._own(join_by(self._fleet.join_token_file, self._join_with, self._noted), "join")
+        if (file := self._fleet.join_token_file) is not None:
+            if self.identity is not None:
+                await clear_away(file, self.identity.fleet)
+            elif not self._membership.exists():
+                self._own(join_by(file, self._join_with, self._noted), "join")
         return self
 
     async def __aexit__(
@@ -277,7 +280,7 @@ class Membership:
         authority, identity = self._issuing()
         if self._door is None:
             listen = self._fleet.listen
-            port = listen.port + 1 if listen.port else 0
+            port = listen.port + 1 if 0 < listen.port < 65_535 else 0
             door = Door(identity, authority, config.Address(listen.host, port), listen.port)
             self._door = await door.__aenter__()
             _log.info("nodes with a token may join at port %d", door.port)

@@ -15,7 +15,7 @@ from edge.platform.files import unreadable
 if TYPE_CHECKING:
     from edge.fleet.token import Token
 
-__all__ = ["join_by"]
+__all__ = ["clear_away", "join_by"]
 
 # Seconds between two attempts, growing.
 _FIRST, _LAST = 5.0, 300.0
@@ -49,6 +49,23 @@ async def join_by(
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 – spreads nodes
         pause = min(pause * 2, _LAST)
     await asyncio.to_thread(_remove, path)
+
+
+async def clear_away(path: Path, fleet: str) -> None:
+    """The file of a node that is in this fleet already: the power went before it was removed."""
+    from edge.fleet.token import fleet_bytes
+
+    try:
+        token = await asyncio.to_thread(_read, path)
+    except EdgeError as error:
+        _log.warning("%s: %s", path, error.message)
+        return
+    if token is None:
+        return
+    if token.fleet == fleet_bytes(fleet):
+        await asyncio.to_thread(_remove, path)
+    else:
+        _log.warning("%s: holds a token of another fleet than this node is in", path)
 
 
 def _read(path: Path) -> Token | None:

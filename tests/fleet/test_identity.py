@@ -159,6 +159,8 @@ async def test_a_renewed_certificate_is_shown_by_what_serves_already(tmp_path: P
         clock.now += 300 * DAY
         with pytest.raises((ssl.SSLError, ConnectionError)):  # the client's own has ended
             await greeted(served.port, a.client_context(), b.node)
+    clock.now = b.until - 20 * DAY
+    assert "20 days" in b.notes()[0]
     first, second = (one.getpeercert() or {} for one in (before, after))
     assert first["serialNumber"] != second["serialNumber"]
     assert b.until == issued.until == member(tmp_path / "b", clock).until

@@ -289,6 +289,16 @@ async def test_a_board_joins_by_a_file_when_its_fleet_is_there(
     async with board.running():  # without the file
         assert board.membership.identity is not None
         assert board.membership.notes() == ()
+    async with first.running():
+        file.write_text(await first.token())  # as if the power had gone before it was removed
+    async with board.running():
+        assert not file.exists()
+    other = Member(tmp_path / "other", clock)
+    async with other.running():
+        await other.do("init")
+        file.write_text(await other.token())
+    async with board.running():
+        assert file.exists()
 
 
 @pytest.mark.parametrize(("text", "said"), [("edge1.x", "missing"), ("\xff", "begins with")])
