@@ -10,7 +10,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -23,8 +23,9 @@ from edge.fleet.wire import BODY_MOST, Endpoint
 
 __all__ = ["Client", "Credentials"]
 
-# At the same time, to all peers.
-_CONNECTIONS = 128
+# At the same time, to all peers: of questions, and of what is shared. Questions never wait for what
+# takes long.
+_QUESTIONS, _SHARED = 64, 512
 # Seconds that an unused one is kept: longer than between two probes.
 _KEPT = 15.0
 # Addresses whose names are kept for connections that are open.
@@ -54,9 +55,23 @@ class Client:
 
     async def __aenter__(self) -> Self:
         context = await asyncio.to_thread(self._credentials.client_context)
-        self._session = aiohttp.ClientSession(
+        self._questions = self._session(context, _QUESTIONS)
+        self._shared = self._session(context, _SHARED)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._questions.close()
+        await self._shared.close()
+
+    def _session(self, context: ssl.SSLContext, limit: int) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=_CONNECTIONS,
+                limit=limit,
                 ssl=context,
                 resolver=self._book,
                 use_dns_cache=False,
@@ -67,33 +82,46 @@ class Client:
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             trust_env=False,
         )
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._session.close()
 
     async def ask(
-        self, id: str, endpoint: Endpoint, target: str, body: bytes | None, seconds: float
+        self,
+        id: str,
+        endpoint: Endpoint,
+        target: str,
+        body: bytes | None,
+        seconds: float,
+        most: int = BODY_MOST,
     ) -> bytes:
-        """See `asking.Transport`."""
+        """See `asking.Transport`. `most`: bytes of an answer."""
         method = "GET" if body is None else "POST"
         timeout = aiohttp.ClientTimeout(total=seconds)
-        async with self.request(
-            id, endpoint, method, target, data=body, timeout=timeout
+        async with self._request(
+            self._questions, id, endpoint, method, target, data=body, timeout=timeout
         ) as response:
             try:
-                return await _body(response)
+                return await _body(response, most)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 raise _unanswered(error) from error
 
-    @asynccontextmanager
-    async def request(
+    def request(
         self,
+        id: str,
+        endpoint: Endpoint,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: aiohttp.ClientTimeout | None = None,
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """The head of the answer, whatever its status. Raises Unanswered."""
+        return self._request(
+            self._shared, id, endpoint, method, target, headers=headers, timeout=timeout
+        )
+
+    @asynccontextmanager
+    async def _request(
+        self,
+        session: aiohttp.ClientSession,
         id: str,
         endpoint: Endpoint,
         method: str,
@@ -103,11 +131,10 @@ class Client:
         data: bytes | None = None,
         timeout: aiohttp.ClientTimeout | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The head of the answer, whatever its status. Raises Unanswered."""
         if id in self._dropped:
             raise Unanswered("it was revoked")
         try:
-            response = await self._session.request(
+            response = await session.request(
                 method,
                 f"https://{self._book.name(endpoint)}:{endpoint[1]}{target}",
                 headers=headers,
@@ -182,14 +209,14 @@ class _AddressBook(AbstractResolver):
     async def close(self) -> None: ...
 
 
-async def _body(response: aiohttp.ClientResponse) -> bytes:
+async def _body(response: aiohttp.ClientResponse, most: int) -> bytes:
     if response.status not in (200, 204):
         raise Unanswered(f"it answers {response.status}")
     found = bytearray()
     async for piece in response.content.iter_any():
         found += piece
-        if len(found) > BODY_MOST:
-            raise Unanswered(f"it answers with more than {BODY_MOST >> 10} KiB")
+        if len(found) > most:
+            raise Unanswered(f"it answers with more than {most >> 10} KiB")
     return bytes(found)
 
 

@@ -29,7 +29,7 @@ from edge.fleet.server import Server
 from edge.fleet.static import StaticPeers, split
 from edge.fleet.statics import Statics
 from edge.fleet.table import Peer, Table
-from edge.fleet.wire import Endpoint, Facts, Record, hint_text
+from edge.fleet.wire import BODY_MOST, Endpoint, Facts, Record, hint_text
 
 __all__ = ["Facts", "Identity", "Neighbour", "Peers", "Settings"]
 
@@ -232,12 +232,20 @@ class Peers:
         self._client.drop(ids)
         self._server.drop(ids)
 
-    async def ask(self, id: str, path: str, seconds: float, *, body: bytes | None = None) -> bytes:
-        """What a living peer answers, at most half a MiB. Raises PullError."""
+    async def ask(
+        self,
+        id: str,
+        path: str,
+        seconds: float,
+        *,
+        body: bytes | None = None,
+        most: int = BODY_MOST,
+    ) -> bytes:
+        """What a living peer answers, of so many bytes at most. Raises PullError."""
         peer = self.table.peers.get(id)
         if peer is None or peer.endpoint is None:
             raise PullError(f"peer {id[:12]}: is not there")
-        return await self._client.ask(id, peer.endpoint, path, body, seconds)
+        return await self._client.ask(id, peer.endpoint, path, body, seconds, most)
 
     @property
     def is_excluded(self) -> bool:

@@ -87,6 +87,8 @@ class Prober:
         self._reports = reports
         self._excluded = excluded
         self._busy: set[str] = set()
+        # Addresses that were only heard of, of peers that answer elsewhere.
+        self._doubted: dict[str, list[Endpoint]] = {}
         self._trying = 0
         self._favours = 0
         self._round = now() + times.interval * random.random()  # noqa: S311 – spreads the load
@@ -102,6 +104,8 @@ class Prober:
             self._round = now + self._jittered(self._times.interval)
             for peer in self._probed():
                 start(self._probe(peer))
+        while self._doubted and self._trying < _TRIALS:
+            start(self._try(*self._doubted.popitem()))
         moments = [self._round, *self._try_gone(now, start), *self._try_heard(now, start)]
         deadlines = (self._deadline(peer) for peer in self._suspects())
         return max(min((*moments, *deadlines)), now + 0.05)
@@ -179,9 +183,16 @@ class Prober:
             return
         now, peer = self._now(), self._table.peers.get(id)
         if peer is not None:
+            claimed = {*peer.candidates, *peer.record.endpoints}
             is_new = peer.may_be_at(endpoints)
             if peer.endpoint is None or not peer.lives or (is_new and peer.attempts):
                 peer.attempts, peer.due = 0, now
+            elif is_new:
+                self._doubted[id] = [
+                    at for at in endpoints if at not in claimed and "%" not in at[0]
+                ]
+                while len(self._doubted) > _TRIALS:
+                    del self._doubted[next(iter(self._doubted))]
         else:
             known = self.candidates.pop(id, None)
             before = known.endpoints if known else ()

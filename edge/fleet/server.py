@@ -55,7 +55,7 @@ class Limits:
     """Connections, bytes, seconds."""
 
     connections: int = 512
-    of_a_peer: int = 16
+    of_a_peer: int = 24
     handshakes: int = 128
     of_an_address: int = 24  # handshakes
     handshake: float = 5.0

@@ -23,7 +23,7 @@ from edge.errors import EdgeError
 from edge.fleet import issuing, netlink
 from edge.fleet.authority import Authority
 from edge.fleet.discovery import Advert, Discovery
-from edge.fleet.identity import Identity
+from edge.fleet.identity import MAX_REVOCATIONS, Identity
 from edge.fleet.interfaces import followed, hosts
 from edge.fleet.names import Refused
 from edge.fleet.peers import Facts, Peers, Settings
@@ -190,7 +190,7 @@ class Peering:
 
     async def _fetch_revocations(self, id: str) -> None:
         try:
-            data = await self.peers.ask(id, issuing.REVOCATIONS, _ASK)
+            data = await self.peers.ask(id, issuing.REVOCATIONS, _ASK, most=MAX_REVOCATIONS)
             await self.identity.take_revocations(data)
         except (EdgeError, Refused) as error:
             _log.warning("the list of revocations of %s: %s", id[:12], error)
@@ -198,7 +198,13 @@ class Peering:
             self._fetching = False
 
     async def _renew(self, request: bytes) -> bytes:
-        return await self.peers.ask(self.identity.issuer, issuing.RENEW, _ASK, body=request)
+        identity, authority = self.identity, self._authority
+        if authority is not None:
+            issued = await asyncio.to_thread(
+                authority.renew, identity.node, request, identity.revoked
+            )
+            return issued.pem
+        return await self.peers.ask(identity.issuer, issuing.RENEW, _ASK, body=request)
 
     # Tasks
 
