@@ -254,16 +254,19 @@ async def test_a_list_is_never_replaced_by_an_older_one(tmp_path: Path) -> None:
     two = authority.revoke(c.node, one)
     clock.now -= 30 * DAY  # which a trusted clock does not
     three = authority.revoke(c.node, two)
-    assert await a.take_revocations(two)
-    assert not await a.take_revocations(one)
-    assert not await a.take_revocations(two)
-    assert a.revoked == {b.node, c.node}
-    assert await a.take_revocations(three)
-    assert member(tmp_path / "a", clock).revocations.number == 3
-    async with serving(a) as served:  # OpenSSL takes the newest, too
-        for node in (b, c):
-            with pytest.raises(ssl.SSLError):
+    async with serving(a) as served:  # what it loads while it serves
+        assert await a.take_revocations(one)
+        await greeted(served.port, c.client_context(), a.node)
+        assert await a.take_revocations(two)
+        assert not await a.take_revocations(one)
+        assert not await a.take_revocations(two)
+        assert a.revoked == {b.node, c.node}
+        for node in (b, c):  # of the lists that it has, OpenSSL takes the newest
+            with pytest.raises(ssl.SSLError) as refused:
                 await greeted(served.port, node.client_context(), a.node)
+            assert tells_of_revocation(refused.value)
+        assert await a.take_revocations(three)
+    assert member(tmp_path / "a", clock).revocations.number == 3
 
 
 async def test_a_list_of_somebody_else_changes_nothing(tmp_path: Path) -> None:
