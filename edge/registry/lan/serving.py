@@ -107,10 +107,10 @@ class Serving:
 
     async def _size(self, digest: Digest) -> int | None:
         """Of a blob that may be had: one that a manifest of a bundle names, or that just came."""
-        if self._board.has_come(digest):
-            size = await asyncio.to_thread(self._store.size, digest)
-            if size is not None:
-                return size
+        size = await asyncio.to_thread(self._store.size, digest)
+        # Most questions end here: names and manifests are looked through for what is here only.
+        if size is None or self._board.has_come(digest):
+            return size
         return await asyncio.to_thread(
             lambda: self._holdings.blob(self._holdings.everything(), digest)
         )
