@@ -13,7 +13,7 @@ import errno
 import json
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from edge.application.fields import Table, Where, integer, parsed, string
@@ -28,7 +28,12 @@ from edge.fleet.names import Refused, fleet_name
 from edge.fleet.token import Token, fleet_bytes
 from edge.platform.dates import Clock, date_by
 
-__all__ = ["found", "join"]
+__all__ = ["Heard", "found", "join"]
+
+# Where the fleet of a token may be, by hearsay.
+Heard = Callable[[Token], Awaitable[Iterable[tuple[str, int]]]]
+# Of those, how many are tried.
+_HEARD = 8
 
 # Bytes of an answer.
 _ANSWER = MAX_REVOCATIONS + (64 << 10)
@@ -47,8 +52,8 @@ class _Admission:
 
 def found(kept: Kept, authority: Authority, name: str) -> None:
     """The node that has the authority becomes its first member. Blocks. Raises EdgeError."""
-    key = _key(kept)
-    issued = authority.admit_self(certificates.new_request(key), name)
+    _, request = _asking(kept)
+    issued = authority.admit_self(request, name)
     member = Membership(
         issued.node, authority.fleet, authority.fleet_name, issued.node, (), issued.until
     )
@@ -57,24 +62,24 @@ def found(kept: Kept, authority: Authority, name: str) -> None:
     kept.write_membership(member)
 
 
-async def join(kept: Kept, token: Token, name: str, clock: Clock) -> None:
-    """Joins by the first of the token's addresses that answers. Raises EdgeError: PullError when
-    none does, and another attempt may succeed.
+async def join(
+    kept: Kept, token: Token, name: str, clock: Clock, heard: Heard | None = None
+) -> None:
+    """Joins by the first of the token's addresses that answers, or of those that `heard` brings
+    when none does: the network may have given out others since. Raises EdgeError: PullError when
+    nobody answers, and another attempt may succeed.
     """
     if clock.is_set and clock() >= token.expires:
         raise EdgeError("the token has expired", hint="`edge fleet token` makes another one")
-    try:
-        key = await asyncio.to_thread(_key, kept)
-        request = await asyncio.to_thread(certificates.new_request, key)
-    except Refused as refused:
-        raise EdgeError(f"{kept.key}: {refused}", hint="remove it, and join again") from None
+    key, request = await asyncio.to_thread(_asking, kept)
+    joining = _Joining(kept, token, clock, key, request, name)
     failed: list[str] = []
-    for host, port in token.addresses:
-        address = Address(host, port)
-        try:
-            return await _Joining(kept, token, clock, address, key).join(request, name)
-        except (OSError, TimeoutError, _Elsewhere) as error:  # of ssl, too
-            failed.append(f"{address}: {_why(error)}")
+    if await joining.anywhere(token.addresses, failed):
+        return
+    others = await heard(token) if heard is not None else ()
+    fresh = dict.fromkeys(other for other in others if other not in token.addresses)
+    if await joining.anywhere(tuple(fresh)[:_HEARD], failed):
+        return
     raise PullError(
         f"nobody lets this node in: {'; '.join(failed)}",
         hint="is the node on that made the token, and can this one reach it?",
@@ -87,23 +92,41 @@ class _Elsewhere(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Joining:
-    """At one address."""
-
     kept: Kept
     token: Token
     clock: Clock
-    address: Address
     key: bytes = field(repr=False)
+    request: bytes
+    name: str
 
-    async def join(self, request: bytes, name: str) -> None:
+    async def anywhere(self, addresses: Iterable[tuple[str, int]], failed: list[str]) -> bool:
+        """Whether it has joined at one of them; why not at each is added to `failed`."""
+        for host, port in addresses:
+            address = Address(host, port)
+            try:
+                await _Attempt(self, address).join()
+            except (OSError, TimeoutError, _Elsewhere) as error:  # of ssl, too
+                failed.append(f"{address}: {_why(error)}")
+            else:
+                return True
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """At one address."""
+
+    by: _Joining
+    address: Address
+
+    async def join(self) -> None:
         authority = await self._authority()
         fleet = certificates.authority_id(authority)
-        secret = base64.b64encode(self.token.secret).decode()
         question = {
             "ask": "join",
-            "secret": secret,
-            "request": request.decode(),
-            "name": name,
+            "secret": base64.b64encode(self.by.token.secret).decode(),
+            "request": self.by.request.decode(),
+            "name": self.by.name,
         }
         answer = await self._ask(self._trusting(authority), fleet, question)
         self._check_admitted(answer)
@@ -126,7 +149,7 @@ class _Joining:
             fleet = await asyncio.to_thread(certificates.authority_id, pem)
         except (ConfigError, Refused) as error:
             raise _Elsewhere(str(error)) from None
-        if fleet_bytes(fleet) != self.token.fleet:
+        if fleet_bytes(fleet) != self.by.token.fleet:
             raise _Elsewhere("that is not the token's fleet")
         return pem
 
@@ -135,7 +158,7 @@ class _Joining:
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_flags |= ssl.VERIFY_X509_STRICT
         context.load_verify_locations(cadata=authority.decode("ascii"))
-        date_by(self.clock, context)
+        date_by(self.by.clock, context)
         return context
 
     async def _ask(
@@ -172,15 +195,17 @@ class _Joining:
 
     def _keep(self, authority: bytes, fleet: str, admission: _Admission) -> None:
         issued = certificates.certificate_of(admission.certificate, authority)
-        if issued.node != certificates.node_of_key(self.key):
+        if issued.node != certificates.node_of_key(self.by.key):
             raise Refused("the certificate is not for this node's key")
-        if issued.until <= self.clock():
+        if issued.until <= self.by.clock():
             raise EdgeError(
                 f"{self.address}: the certificate that it gave has ended already",
                 hint="the clock of one of the two machines is wrong",
             )
-        kept, revoked = self.kept, _revoked(admission.revocations, authority)
+        kept, revoked = self.by.kept, _revoked(admission.revocations, authority)
         peers = Address(self.address.host, admission.port)
+        # A scope is the number of an interface, which another start may give to another one.
+        lasting = peers.port > 0 and "%" not in peers.host
         if not kept.exists():
             kept.revocations.unlink(missing_ok=True)  # of a fleet that it did not get to join
         kept.write(kept.authority, authority)
@@ -193,7 +218,7 @@ class _Joining:
                 fleet,
                 admission.fleet_name,
                 admission.issuer,
-                (str(peers),) if peers.port else (),
+                (str(peers),) if lasting else (),
                 issued.until,
             )
         )
@@ -206,13 +231,17 @@ def _revoked(data: bytes, authority: bytes) -> Revoked:
     return Revoked(found.number, frozenset(found.entries.values()), found.pem)
 
 
-def _key(kept: Kept) -> bytes:
-    """The node's, made now if it has none. It stays when joining fails: the same node tries again,
-    and an answer that was lost costs the token nothing.
+def _asking(kept: Kept) -> tuple[bytes, bytes]:
+    """The node's key, made now if it has none, and a request by it. The key stays when joining
+    fails: the same node tries again, and an answer that was lost costs the token nothing.
     """
     if not kept.key.exists():
         kept.write(kept.key, certificates.new_key())
-    return kept.read(kept.key)
+    key = kept.read(kept.key)
+    try:
+        return key, certificates.new_request(key)
+    except Refused as refused:
+        raise EdgeError(f"{kept.key}: {refused}", hint="remove it, and try again") from None
 
 
 def _read_admission(value: object) -> _Admission:

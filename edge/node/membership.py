@@ -35,6 +35,8 @@ _DAY = 86400.0
 # Of a token: one that lies about for long is one that somebody finds.
 _LIFE = seconds(at_least=60, at_most=30 * _DAY)
 _HOUR = 3600.0
+# Seconds to listen for a fleet whose addresses do not answer.
+_BROWSE = 3.0
 _EVERYWHERE = ("::", "0.0.0.0")  # noqa: S104
 
 _log = logging.getLogger("edge.fleet")
@@ -246,12 +248,29 @@ class Membership:
             self._may_join(token)
             kept = keeping.Kept(self._state_dir / keeping.DIRECTORY)
             name = plain_node_name(self._node.name)
-            await join.join(kept, token, name, self._clock)
+            heard = self._heard if self._fleet.discovery else None
+            await join.join(kept, token, name, self._clock, heard)
             self._note = None
             await self._load()
             await self.changed()
         assert self.identity is not None
         _log.info("this node joined the fleet %s", self.identity.fleet_name)
+
+    async def _heard(self, token: Token) -> list[tuple[str, int]]:
+        """Doors of the token's fleet, as multicast DNS has it: of its nodes one has a door. Whoever
+        is there has to prove itself as at the token's own addresses.
+        """
+        from edge.fleet.discovery import browse
+        from edge.fleet.names import is_id
+        from edge.fleet.token import fleet_bytes
+
+        try:
+            adverts = await browse(_BROWSE, interfaces=self._fleet.interfaces)
+        except OSError as error:
+            _log.info("no multicast DNS: %s", unreadable(error))
+            return []
+        same = [a for a in adverts if is_id(a.fleet) and fleet_bytes(a.fleet) == token.fleet]
+        return [(host, port + 1) for advert in same for host, port in advert.addresses]
 
     def _may_join(self, token: Token | None) -> None:
         """A member whose certificate has ended may: it stays the node that it is."""

@@ -147,6 +147,28 @@ async def test_addresses_that_do_not_answer_are_passed_over(tmp_path: Path) -> N
         await enter(tmp_path / "c", offer(made, at.port), clock)
 
 
+async def test_a_fleet_that_has_moved_is_found_by_hearsay(tmp_path: Path) -> None:
+    clock = Clock()
+    made, first = founded(tmp_path / "a", clock)
+    other, theirs = founded(tmp_path / "other", clock)
+    asked: list[Token] = []
+    async with opened(made, first) as at, opened(other, theirs) as wrong:
+
+        async def heard(token: Token) -> list[tuple[str, int]]:
+            asked.append(token)
+            ports = (1, wrong.port, at.port)
+            return [("127.0.0.1", port) for port in ports]
+
+        near = offer(made, at.port)
+        await join.join(kept(tmp_path / "b"), near, "b", clock, heard)
+        assert asked == []
+        moved = offer(made, 1)
+        await join.join(kept(tmp_path / "c"), moved, "c", clock, heard)
+        assert asked == [moved]
+    assert member(tmp_path / "c", clock).fleet == first.fleet
+    assert len(other.members) == 1
+
+
 # Those who would like to know the secret
 
 Answers = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
