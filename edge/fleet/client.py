@@ -223,8 +223,9 @@ async def _body(response: aiohttp.ClientResponse, most: int) -> bytes:
 def _unanswered(error: Exception) -> Unanswered:
     """In the words of TLS, if it was about certificates."""
     for cause in _causes(error):
-        # That of aiohttp is one of ssl's as well, without what it says.
-        if isinstance(cause, ssl.SSLCertVerificationError) and hasattr(cause, "verify_message"):
+        if isinstance(cause, aiohttp.ClientError):  # some are ssl's as well, without its fields
+            continue
+        if isinstance(cause, ssl.SSLCertVerificationError):
             return Impostor(_plain(cause.verify_message or "another certificate"))
         if isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or ""):
             return Excluded(_alert(cause.reason or ""))
