@@ -157,6 +157,7 @@ class Discovery:
         self._problem = f"no multicast DNS: {error}"
 
     async def _session(self) -> None:
+        self._rival = ""
         self._followed = followed(netlink.interfaces(), self._names)
         self._zc = await multicast.opened(self._followed)
         self._browser = Browser(
