@@ -32,6 +32,11 @@ _KEPT = 15.0
 _NAMES_MOST = 2048
 _CONNECT = 5.0
 _REASON_MOST = 160
+# What OpenSSL finds, as people see it: who signed it, and whose it is.
+_CERTIFICATES = {
+    **dict.fromkeys((18, 19, 20, 21), "its certificate is not one of this fleet"),
+    62: "its certificate is another node's",
+}
 
 
 class Credentials(Protocol):
@@ -133,6 +138,8 @@ class Client:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         if id in self._dropped:
             raise Unanswered("it was revoked")
+        if session.closed:
+            raise Unanswered("this node is leaving")
         try:
             response = await session.request(
                 method,
@@ -226,7 +233,7 @@ def _unanswered(error: Exception) -> Unanswered:
         if isinstance(cause, aiohttp.ClientError):  # some are ssl's as well, without its fields
             continue
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return Impostor(_plain(cause.verify_message or "another certificate"))
+            return Impostor(_CERTIFICATES.get(cause.verify_code) or _plain(cause.verify_message))
         if isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or ""):
             return Excluded(_alert(cause.reason or ""))
     if isinstance(error, TimeoutError):
