@@ -37,8 +37,9 @@ async def test_nodes_that_are_told_of_one_know_all(fleet: Fleet) -> None:
 async def test_a_node_that_ends_without_a_word_is_noticed(fleet: Fleet) -> None:
     async with group(fleet, 3) as (first, second, third):
         await killed(third)
-        await until(lambda: names(first) == {"n1"} and names(second) == {"n0"})
-        assert first.table.peers[third.me].record.status == Status.DEAD
+        known = [one.table.peers[third.me] for one in (first, second)]
+        await until(lambda: all(peer.record.status == Status.DEAD for peer in known))
+        assert (names(first), names(second)) == ({"n1"}, {"n0"})
 
 
 async def test_a_goodbye_is_believed_at_once(fleet: Fleet) -> None:
