@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 import pytest
 from machine_roots import CACHE, SUITES, debian, overlaid, product
 
-__all__ = ["SUITES", "Lab", "Machine", "eventually", "lab", "needs_machines"]
+__all__ = ["SUITES", "Lab", "Machine", "enable", "eventually", "lab", "needs_machines"]
 
 T = TypeVar("T")
 
@@ -165,8 +165,8 @@ class Lab:
         machine.write("etc/hostname", f"{machine.name}\n")
         machine.write("etc/machine-id", "")
         network = NETWORK.format(address=machine.address, gateway=f"{self.network}.1")
-        machine.write("etc/systemd/network/host0.network", network)
-        _enable(machine, "multi-user.target", "systemd-networkd.service")
+        machine.write("etc/systemd/network/10-host0.network", network)
+        enable(machine, "multi-user.target", "systemd-networkd.service")
         if installed:
             # What the package's postinst does.
             root = str(machine.root)
@@ -175,7 +175,8 @@ class Lab:
             _host("chroot", root, "journalctl", "--update-catalog")
 
 
-def _enable(machine: Machine, target: str, unit: str) -> None:
+def enable(machine: Machine, target: str, unit: str) -> None:
+    """Before it boots."""
     wants = machine.root / f"etc/systemd/system/{target}.wants" / unit
     wants.parent.mkdir(parents=True, exist_ok=True)
     if not wants.is_symlink():
