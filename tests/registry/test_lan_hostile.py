@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from aiohttp import web
 from lan_lab import Board, Fleet, Handler, at_home, counted, fleet, name, noise, push, together
 from registry_lab import docker_registry
 
+from edge.errors import PullError
 from edge.registry.digest import Digest
 from edge.registry.lan import bringing, gather, talk
 from edge.registry.lan.talk import BLOBS
@@ -266,6 +268,20 @@ async def test_progress_without_an_end_is_believed_for_so_long(
         await nodes.impostor(BAD, creeps)
         await nodes[0].pull(f"{registry}/endless:1")
         assert next(received) < 60, "however fast it answers, it is asked seldom"
+
+
+async def test_a_node_that_was_held_up_blames_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(talk, "_HELD_UP", 0.1)
+
+    async def waits(stopped: float) -> None:
+        async with talk._no_slower(0.05):
+            time.sleep(stopped)  # noqa: ASYNC251 - as if it had been stopped
+            await asyncio.sleep(1)
+
+    with pytest.raises(PullError, match="held up"):
+        await waits(0.3)
+    with pytest.raises(talk._Lied, match="stalls"):
+        await waits(0.0)
 
 
 async def test_a_neighbour_that_never_answers_costs_seconds(registry: str, tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ WAIT = 4.0
 # neighbour only holds us up. It may have been told to send no more than some.
 _SILENCE = 5.0
 _SLOWEST = 16 << 10
+# Seconds by which this node may notice that late: then it is its own fault.
+_HELD_UP = 1.0
 # Longer for a manifest: it may have 4 MiB.
 _MANIFEST = 10.0
 # Requests to one neighbour at a time: it has others to serve, and some of them wait.
@@ -202,21 +204,32 @@ async def _body(response: aiohttp.ClientResponse, blob: Descriptor, part: Part) 
     expected = f"bytes {part.start}-{part.end - 1}/{blob.size}"
     if response.headers.get("Content-Range") != expected or response.content_length != part.size:
         raise _Lied("sends another part of a blob than the one asked for")
-    try:
-        async with asyncio.timeout(_SILENCE + part.size / _SLOWEST):
-            data = await _filled(response, part.size)
-    except TimeoutError:
-        raise _Lied("stalls in the middle of a blob") from None
+    async with _no_slower(_SILENCE + part.size / _SLOWEST):
+        data = await _filled(response, part.size)
     if len(data) != part.size:
         raise PullError("its connection ended in the middle of a blob")
     return data
+
+
+@asynccontextmanager
+async def _no_slower(seconds: float) -> AsyncIterator[None]:
+    """Who takes longer stalls; unless it was this node that was stopped, or had no processor."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + seconds
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError:
+        if clock() > deadline + _HELD_UP:
+            raise PullError("this node itself was held up") from None
+        raise _Lied("stalls in the middle of a blob") from None
 
 
 async def _filled(response: aiohttp.ClientResponse, size: int) -> bytearray:
     """At most `size` bytes, with no silence among them."""
     data = bytearray()
     while len(data) < size:
-        async with asyncio.timeout(_SILENCE):
+        async with _no_slower(_SILENCE):
             piece = await response.content.readany()
         if not piece:
             break
