@@ -80,6 +80,8 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$source/pyproject.toml")
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$source" log -1 --format=%ct)}
 export SOURCE_DATE_EPOCH
 mkdir -p "$cache" "$output"
+exec 9>"$cache/lock"
+flock --nonblock 9 || { say "waits for another build" && flock 9; }
 
 # once TARGET INGREDIENTS COMMAND...: makes TARGET unless it is there, of the same ingredients.
 once() {
@@ -146,7 +148,8 @@ build() { # build SUITE
 }
 
 declare -A COMPILERS=([amd64]=gcc-x86-64-linux-gnu [arm64]=gcc-aarch64-linux-gnu)
-ROOT_PACKAGES=python3-dev,python3-venv,libpython3-dev:$foreign,gcc,${COMPILERS[$foreign]},dpkg-dev
+ROOT_PACKAGES=python3-dev,python3-venv,libpython3-dev:$foreign,libstdc++6:$foreign,gcc
+ROOT_PACKAGES+=,${COMPILERS[$foreign]},dpkg-dev
 for suite in "${suites[@]}"; do
     build "$suite"
 done

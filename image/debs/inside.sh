@@ -64,7 +64,7 @@ prune() {
         -o -name direct_url.json \) -delete
     find "$site" -depth -type d \( -name __pycache__ -o -name tests \) -exec rm -rf {} +
     find "$site" -name '*.so*' -type f -exec "$triplet-strip" --strip-unneeded {} +
-    find "$site" -name '*.so*' -type f -exec chmod 644 {} +
+    find "$site" -type f -exec chmod 644 {} +
 }
 
 environment() {
@@ -157,11 +157,12 @@ units() {
 }
 
 control() { # control ARCH
-    local from=/build/source/image/debs/debian name
+    local from=/build/source/image/debs/debian name needed
+    needed=$(depends "$1")
     mkdir -p "$tree/DEBIAN"
     sed -e "s/@VERSION@/$package_version/" -e "s/@ARCH@/$1/" -e "s/@MAINTAINER@/$MAINTAINER/" \
         -e "s/@SIZE@/$(du -sk --apparent-size --exclude=DEBIAN "$tree" | cut -f1)/" \
-        -e "s/@DEPENDS@/$(depends "$1")/" $from/control >"$tree/DEBIAN/control"
+        -e "s/@DEPENDS@/$needed/" $from/control >"$tree/DEBIAN/control"
     for name in postinst prerm postrm; do
         install -Dm755 -t "$tree/DEBIAN" "$from/$name"
     done
@@ -173,7 +174,9 @@ control() { # control ARCH
 # python3.11 and not python3: where that is another one after an upgrade of Debian, this one stays
 # until the package for the new release is there.
 depends() { # depends ARCH
-    echo "python$python, $(libraries "$1"), ca-certificates, tzdata, init-system-helpers (>= 1.54~)," \
+    local found
+    found=$(libraries "$1")
+    echo "python$python, $found, ca-certificates, tzdata, init-system-helpers (>= 1.54~)," \
         "systemd | systemd-standalone-sysusers | systemd-sysusers"
 }
 

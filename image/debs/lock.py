@@ -65,7 +65,7 @@ def report(requirements: Iterable[str], python: str, machine: str) -> Any:
         command = [sys.executable, "-m", "pip", "--quiet", "install", "--dry-run"]
         command += ["--ignore-installed", "--report", str(target), "--target", directory]
         command += ["--only-binary", ":all:", "--implementation", "cp", *platforms]
-        subprocess.run([*command, "--python-version", python, *requirements], check=True)
+        subprocess.run([*command, "--python-version", python, *requirements], check=True)  # noqa: S603
         return json.loads(target.read_text())
 
 
