@@ -223,6 +223,24 @@ async def test_drain_finishes_what_is_in_flight() -> None:
             await drained
 
 
+async def test_who_has_connected_and_not_asked_yet_is_served_before_the_end() -> None:
+    async with (
+        lab() as at,
+        await at.client() as early,
+        await at.client() as late,
+        asyncio.TaskGroup() as group,
+    ):
+        early.send(HELLO)  # nobody has read it
+        drained = group.create_task(at.server.drain(10))
+        await until(lambda: at.server.draining)
+        late.send(HELLO)
+        for client in (early, late):
+            assert (await client.answer()).status == 200
+            assert await client.closed() == b""
+            client.writer.close()
+        await drained
+
+
 async def test_drain_cancels_what_does_not_finish() -> None:
     async with lab() as at, await at.client() as client:
         client.send(get("/slow"))

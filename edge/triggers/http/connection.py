@@ -17,8 +17,7 @@ from edge.triggers.http.deadlines import NEVER
 from edge.triggers.http.failure import Refused
 from edge.triggers.http.line import Line
 from edge.triggers.http.parser import BODY, DONE, HEAD, RequestParser
-from edge.triggers.http.reply import Reply
-from edge.wasi.http import message
+from edge.triggers.http.reply import Reply, answer_options
 from edge.wasi.http.message import Request
 from edge.wasi.pipe import CAPACITY, Pipe
 
@@ -29,6 +28,8 @@ log = logging.getLogger(__name__)
 
 # Seconds. A client that waits for the answer's head before it sends its body loses this much.
 _GATHER = 0.005
+# Seconds that the first request of a connection may take to come when the server ends.
+_FIRST = 1.0
 
 
 class Connection(Line):
@@ -44,6 +45,7 @@ class Connection(Line):
         self._dispatching = False  # the handler is on the stack
         self._keep = True  # the connection, after the current reply
         self._task: asyncio.Task[None] | None = None
+        self._fresh = True  # has not asked for anything yet
         self._forget()
 
     def _forget(self) -> None:
@@ -62,13 +64,15 @@ class Connection(Line):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         crowd = len(self._deadlines)
-        if self._server.draining or crowd >= 2 * self._settings.max_connections:
+        if crowd >= 2 * self._settings.max_connections:
             self.cut()
             return
         self._deadlines.add(self)
         self._wait(self._settings.idle_timeout)
         if crowd >= self._settings.max_connections:
             self._refuse(Overloaded("too many connections"))
+        elif self._server.draining:
+            self.drain()
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._closing:
@@ -199,7 +203,7 @@ class Connection(Line):
             self._server.no_body if parser.body is None else parser.body,
             self._client,
         )
-        handler = self._server.handler if parser.target != "*" else _options
+        handler = self._server.handler if parser.target != "*" else answer_options
         self._dispatching = True
         try:
             work = handler(request, reply)
@@ -276,6 +280,7 @@ class Connection(Line):
             self._parser.body.on_writable = None
         self._parser.reset()
         self._forget()
+        self._fresh = False
         if self._at < len(self._input):
             # Pipelined: other connections have their turn first.
             self.input_by = NEVER
@@ -313,9 +318,14 @@ class Connection(Line):
             self._linger()
 
     def drain(self) -> None:
-        """Close when no request is under way; else after its reply."""
+        """Close when no request is under way; else after its reply. Who has connected just now is
+        about to ask.
+        """
         if self._reply is None and not self._begun and not self._closing:
-            self._close()
+            if self._fresh:
+                self._wait(_FIRST)
+            else:
+                self._close()
 
     # Back-pressure and patience
 
@@ -365,13 +375,6 @@ class Connection(Line):
         else:
             self._close()
 
-    def _look_for_client(self) -> None:
-        """Nobody reads from it, so asyncio would not see it leave."""
-        if self._gone():
-            self.cut()
-        else:
-            self._wait(self._settings.half_closed_timeout)
-
     # For the reply
 
     def soon(self, reply: Reply) -> None:
@@ -390,9 +393,3 @@ class Connection(Line):
     def replied(self) -> None:
         if not self._dispatching:
             self._settle()
-
-
-def _options(request: Request, reply: message.Reply) -> None:
-    """ "OPTIONS *" asks about the server as a whole (RFC 9110 §9.3.7), not an application."""
-    reply.start(204, [])
-    reply.finish()

@@ -154,6 +154,13 @@ class Line(asyncio.BufferedProtocol):
 
     # Deadlines
 
+    def _look_for_client(self) -> None:
+        """Nobody reads from it, so asyncio would not see it leave."""
+        if self._gone():
+            self.cut()
+        else:
+            self._wait(self._settings.half_closed_timeout)
+
     def _wait(self, seconds: float) -> None:
         """For the client to send."""
         self.input_by = self._loop.time() + seconds

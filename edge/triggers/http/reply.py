@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import Final, Protocol
 
 from edge.triggers.http.failure import describe
+from edge.wasi.http import message
 from edge.wasi.http.message import Headers
 from edge.wasi.pipe import Signal
 
@@ -307,3 +308,9 @@ class Reply:
             return b""
         self._chunked = True
         return b"transfer-encoding: chunked\r\n"
+
+
+def answer_options(request: message.Request, reply: message.Reply) -> None:
+    """ "OPTIONS *" asks about the server as a whole (RFC 9110 §9.3.7), not an application."""
+    reply.start(204, [])
+    reply.finish()

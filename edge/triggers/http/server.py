@@ -22,6 +22,9 @@ from edge.wasi.pipe import CAPACITY, BytesSource
 # while its first request is served is bounded by it, too.
 _READ: Final = 2 * CAPACITY
 
+# Turns of the loop from an accepted socket to a connection that has read what was there.
+_TURNS: Final = 4
+
 
 class HttpServer:
     """Serves `handler` over HTTP/1.1 while entered; leaving cancels what is still running.
@@ -92,6 +95,16 @@ class HttpServer:
         options["backlog"] = self.settings.backlog
         self._servers.append(await self.loop.create_server(connect, **options))
 
+    async def _stop_accepting(self) -> None:
+        """Who was accepted is served, and what has arrived of requests is read, before anybody is
+        told to go; who was not waits for the next owner of an inherited socket.
+        """
+        for server in self._servers:
+            for sock in server.sockets:
+                self.loop.remove_reader(sock.fileno())
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+
     def _stop_listening(self) -> None:
         for server in self._servers:
             server.close()
@@ -99,6 +112,7 @@ class HttpServer:
 
     async def drain(self, timeout: float) -> None:
         """Accept no more, let what is in flight end for `timeout` seconds, then cancel it."""
+        await self._stop_accepting()
         self.draining = True
         self._stop_listening()
         for connection in self.connections:
