@@ -162,7 +162,12 @@ class Fleet:
         return runner
 
     async def add(
-        self, directory: Path, *, document: str | None = None, upload: int = 0, start: bool = True
+        self,
+        directory: Path,
+        *,
+        document: str | None = None,
+        upload: int = 0,
+        settling: float = 0.0,
     ) -> Board:
         number = len(self.boards)
         id = name(number)
@@ -179,6 +184,7 @@ class Fleet:
             document=Reference.parse(document) if document else None,
             moved=moved.append,
             upload=upload,
+            settling=settling,
             rng=random.Random(number),
         )
         await self.opened.enter_async_context(lan)
@@ -186,9 +192,8 @@ class Fleet:
         self.boards.append(board)
         app = web.Application()
         app.add_routes(lan.routes(lambda request: request.headers["Peer"]))
-        if start:
-            board.runner = await self._serve(id, app)
-            self.opened.push_async_callback(board.stop)
+        board.runner = await self._serve(id, app)
+        self.opened.push_async_callback(board.stop)
         return board
 
 

@@ -60,6 +60,7 @@ class FleetService:
         self._membership.changed = self.refresh
         await self._membership.__aenter__()
         if self._membership.identity is not None:
+            self._hosted.registries.expect_lan()
             self._open_soon(0.0)
         return self
 

@@ -122,6 +122,22 @@ async def task_of(task: asyncio.Task[Digest]) -> Digest:
     return await task
 
 
+async def test_a_node_that_starts_looks_round_before_it_uses_the_uplink(
+    registry: str, tmp_path: Path
+) -> None:
+    await push(registry, tmp_path, "starts:1", noise(MIB))
+    async with counted(registry) as uplink, fleet(tmp_path, 1) as nodes:
+        await nodes[0].pull(f"{uplink.host}/starts:1")
+        before = uplink.received
+        second = await nodes.add(tmp_path, settling=1.0)
+        second.neighbours.gone.add(nodes[0].id)  # it is not known yet
+        pulled = asyncio.get_running_loop().create_task(second.pull(f"{uplink.host}/starts:1"))
+        await until(lambda: uplink.received > before)  # the manifest
+        second.neighbours.gone.clear()
+        await pulled
+        assert uplink.received - before < MIB // 10
+
+
 # Without one
 
 

@@ -7,14 +7,17 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from lan_lab import Fleet, fleet
 from registry_lab import Liar, drops, liar
 from sync_lab import SETTINGS, FakeHost, put, status, syncing, until
 
 from edge.config import ApplicationEntry, Mount
+from edge.registry.client import RegistryClient
 from edge.registry.digest import Digest
+from edge.registry.lan.source import LanSource
 from edge.registry.reference import Reference
-from edge.registry.sync import Sync, Wanted
+from edge.registry.sync import Registries, Sync, Wanted
 
 # Nobody looks by itself a second time.
 SELDOM = replace(SETTINGS, interval=3600.0)
@@ -139,3 +142,27 @@ async def test_a_registry_that_is_away_holds_up_tags_and_no_digests(tmp_path: Pa
         await until(lambda: it.hosts[1].digest("exact") == digest)
         await until(lambda: status(it.syncs[1], "tag").reason)
         assert it.hosts[1].digest("tag") is None
+
+
+async def test_a_lan_that_is_expected_is_waited_for(tmp_path: Path) -> None:
+    reference = Reference.parse("registry.example/app:1")
+    async with fleet(tmp_path, 1) as nodes, Registries() as registries, asyncio.timeout(10):
+        registries.expect_lan()
+        client = asyncio.get_running_loop().create_task(registries.client(reference))
+        done, _ = await asyncio.wait((client,), timeout=0.05)
+        assert not done
+        registries.lan = nodes[0].lan
+        assert isinstance(await client, LanSource)
+        registries.lan = None
+        assert isinstance(await registries.client(reference), RegistryClient)
+
+
+async def test_one_that_does_not_come_is_not_waited_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.registry.sync.registries._EXPECTED", 0.1)
+    reference = Reference.parse("registry.example/app:1")
+    async with Registries() as registries, asyncio.timeout(2):
+        registries.expect_lan()
+        for _ in range(100):
+            assert isinstance(await registries.client(reference), RegistryClient)

@@ -30,6 +30,8 @@ __all__ = ["Lan"]
 _AT_ONCE, _ASKED = 4, 16
 # Different answers about one tag that are looked at.
 _MOST_ANSWERS = 4
+# All of a fleet know a new node within so many seconds.
+_SETTLING = 3.0
 # Seconds for which a registry that did not answer is taken not to, where others can be asked.
 _SILENT = 30.0
 _MOST_REGISTRIES = 256
@@ -42,6 +44,8 @@ class Lan:
             routes = lan.routes(peer_of)      # for the port that neighbours reach, and only there
             registries.lan = lan              # from now on bundles come from neighbours first
 
+    `settling`: seconds from entering it on, in which neighbours are only being found: no blob is
+    fetched before.
     `document`: the reference of the fleet document that this node follows. `moved`: told of a tag
     that a neighbour saw move, to look at; it may be none of this node's. `upload`: bytes a second
     for all neighbours together; 0: no bound. All of it on the event loop.
@@ -55,10 +59,12 @@ class Lan:
         document: Reference | None = None,
         moved: Callable[[Reference], None] = lambda _: None,
         upload: int = 0,
+        settling: float = _SETTLING,
         rng: random.Random | None = None,
     ) -> None:
         self._neighbours, self._store = neighbours, store
         self._document, self._upload = document, upload
+        self._settling, self._settled = settling, 0.0
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, keeps no secret
         self._talk = Talk(neighbours)
         self._board = Board(neighbours.me, self._is_alive)
@@ -69,6 +75,7 @@ class Lan:
 
     async def __aenter__(self) -> Self:
         self._neighbours.heard = self.hints.hear
+        self._settled = asyncio.get_running_loop().time() + self._settling
         return self
 
     async def __aexit__(
@@ -94,6 +101,12 @@ class Lan:
         return LanSource(registry, self)
 
     # For sources
+
+    async def settled(self) -> None:
+        """Waits until most neighbours have been found: of a site whose power comes back each node
+        would fetch for itself otherwise.
+        """
+        await asyncio.sleep(self._settled - asyncio.get_running_loop().time())
 
     @property
     def has_neighbours(self) -> bool:

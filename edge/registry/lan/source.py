@@ -37,6 +37,9 @@ class Shared(Protocol):
     @property
     def hints(self) -> Hints: ...
 
+    async def settled(self) -> None:
+        """Waits until neighbours had the time to be found."""
+
     async def manifests(self, reference: Reference) -> Sequence[Resolved]:
         """What neighbours hold by a digest, or say of a tag; each once."""
 
@@ -79,6 +82,8 @@ class LanSource:
             await self._asked(reference, pulled)
 
         wish = Wish(reference, descriptor, into, received)
+        if descriptor.size > SMALL:
+            await self._shared.settled()
         if not self._shared.has_neighbours:
             await uplink(received)
         elif descriptor.size > SMALL:

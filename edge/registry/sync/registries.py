@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -22,6 +22,8 @@ __all__ = ["Registries", "configured"]
 
 # Sync tries again by itself, and says so; what it waits for here, nobody sees.
 _PATIENCE = Patience(total=10.0, attempts=4, longest=5.0)
+# Seconds that a LAN which is expected may take.
+_EXPECTED = 3.0
 
 
 class Lan(Protocol):
@@ -37,7 +39,7 @@ class Lan(Protocol):
 class Registries:
     """Gives a client for each reference, as an async context manager that closes them.
 
-    `lan`: neighbours that are asked beside registries, from when they are known on.
+    `lan`: neighbours that are asked beside registries, from when that is set on.
 
     `docker`: Docker's config.json, read anew after each `update`. `credentials`: where a password
     file that is a bare name is looked for. `note` gets a line for each wait.
@@ -53,7 +55,9 @@ class Registries:
         note: Callable[[str], None] = lambda _: None,
         clock: Clock | None = None,
     ) -> None:
-        self.lan: Lan | None = None
+        self._lan: Lan | None = None
+        self._lan_came = asyncio.Event()
+        self._expected = 0.0  # until when
         self._clock = clock
         self._configured = tuple(configured)
         self._docker = docker
@@ -79,11 +83,29 @@ class Registries:
     async def client(self, reference: Reference) -> Source:
         """Raises ConfigError when a password or Docker's configuration cannot be read."""
         client = await self._client(reference)
-        return client if self.lan is None else self.lan.source(client)
+        if self._lan is None and self._expected > asyncio.get_running_loop().time():
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(self._expected):
+                    await self._lan_came.wait()
+        return client if self._lan is None else self._lan.source(client)
+
+    @property
+    def lan(self) -> Lan | None:
+        return self._lan
+
+    @lan.setter
+    def lan(self, lan: Lan | None) -> None:
+        self._lan = lan
+        if lan is not None:
+            self._lan_came.set()
+
+    def expect_lan(self) -> None:
+        """There will be one in a moment: what a node lacks when it starts, its neighbours have."""
+        self._expected = asyncio.get_running_loop().time() + _EXPECTED
 
     def has_neighbours(self) -> bool:
         """Whether what a digest names may be had without a registry."""
-        return self.lan is not None and self.lan.has_neighbours
+        return self._lan is not None and self._lan.has_neighbours
 
     async def _client(self, reference: Reference) -> RegistryClient:
         entry = configured(self._configured, reference)
