@@ -18,7 +18,7 @@ from typing import Protocol
 from ab.disk import SLOTS, Problem, partition, replace_sector, run, sector, write
 
 # panic: a kernel or a RAM disk that gives up starts the machine again, so the trial ends.
-KERNEL = "rootfstype=squashfs ro rootwait panic=10 edge.slot={slot}"
+KERNEL = "rootfstype=squashfs ro rootwait quiet panic=10 edge.slot={slot}"
 CONSOLES = {
     "pi": "console=ttyS1,115200 console=tty0",
     "vm-amd64": "console=tty0 console=ttyS0,115200",

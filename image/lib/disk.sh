@@ -34,11 +34,12 @@ start=$((root_at * 2048)), size=$((root_mib * 2048)), type=83
 start=$(((root_at + root_mib) * 2048)), size=$((root_mib * 2048)), type=83
 start=$((state_at * 2048)), size=$((state_size * 2048)), type=83
 EOF
-    mkfs.vfat -F 32 -n EDGE-BOOT -i "$disk_id" --invariant --offset="$((boot_at * 2048))" \
-        "$disk" "$((boot_mib * 1024))" >/dev/null
-    (cd "$boot" && find . -mindepth 1 -maxdepth 1 -print0 | sort -z |
-        xargs -0 mcopy -s -m -Q -i "$disk@@${boot_at}M" -t ::) 2>/dev/null ||
-        (cd "$boot" && mcopy -s -m -Q -i "$disk@@${boot_at}M" ./* ::)
+    # Small clusters: FAT32 has at least 65,525 of them, and readers tell it from FAT16 by that.
+    mkfs.vfat -F 32 -s 2 -n EDGE-BOOT -i "$disk_id" --invariant --offset="$((boot_at * 2048))" \
+        "$disk" "$((boot_mib * 1024))" >/dev/null 2>&1
+    # shellcheck disable=SC2016 # for the inner shell
+    find "$boot" -mindepth 1 -maxdepth 1 -print0 | sort -z |
+        xargs -0 sh -c 'mcopy -s -m -Q -i "$0" "$@" ::' "$disk@@${boot_at}M"
     dd if="$work/root.sqfs" of="$disk" bs=1M seek="$root_at" conv=notrunc,sparse status=none
     E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH mke2fs -q -t ext4 -d "$state" -L EDGE-STATE \
         -U "$state_uuid" -E "hash_seed=$state_uuid,root_owner=0:0,offset=$((state_at << 20)),lazy_itable_init=1" \

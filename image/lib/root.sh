@@ -8,6 +8,8 @@ make_root() {
     root=$work/root
     mkdir "$root"
     tar -C "$root" --numeric-owner -xf "$base"
+    # Where the packages were mounted.
+    (cd "$root" && rmdir -p --ignore-fail-on-non-empty ".$packages" 2>/dev/null) || true
     cp -a --no-preserve=ownership "$here/overlay/." "$root/"
     mkdir -p "$root/usr/lib/edge-image/ab" "$root/boot/firmware" "$root/state" "$root/var/lib/edge"
     cp --no-preserve=mode,ownership "$here"/ab/*.py "$root/usr/lib/edge-image/ab/"
@@ -29,7 +31,7 @@ make_root() {
     clean_root
     say "root: squashfs"
     clamp_times "$root"
-    nice mksquashfs "$root" "$work/root.sqfs" -comp zstd -Xcompression-level 15 -b 256K \
+    nice mksquashfs "$root" "$work/root.sqfs" -comp zstd -Xcompression-level 9 -b 256K \
         -noappend -quiet -no-progress -wildcards -e 'proc/*' 'sys/*' 'dev/*' 'run/*' 'tmp/*'
     say "root: $(du -h --apparent-size "$work/root.sqfs" | cut -f1)"
 }
@@ -54,7 +56,8 @@ enable_units() {
     done
     # A board must come up without a network.
     inside systemctl --quiet mask systemd-networkd-wait-online.service \
-        apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer
+        apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
+        systemd-binfmt.service
 }
 
 describe() {
@@ -71,5 +74,10 @@ clean_root() {
     # Empty, not missing: systemd makes one on the device and knows that this boot is the first.
     : >"$root/etc/machine-id"
     echo edge >"$root/etc/hostname"
+    # Indexes of hardware, libraries and messages are made here and not on the device's first boot.
+    inside sh -c 'ldconfig && journalctl --update-catalog && systemd-hwdb update --usr || true' \
+        >/dev/null 2>&1
+    rm -f "$root/var/cache/ldconfig/aux-cache"
+    touch --date="@$SOURCE_DATE_EPOCH" "$root/usr" "$root/etc/.updated" "$root/var/.updated"
     echo "deb $mirror $suite main non-free-firmware" >"$root/etc/apt/sources.list"
 }

@@ -1,0 +1,217 @@
+"""An image in QEMU: its boot partition filled as by a user, booted, asked, cut off.
+
+The guest is reached as by a user as well: HTTP, and ssh with a key from the boot partition.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+BOOT_AT = "4M"  # of the boot partition, for mtools
+PATIENCE = 600  # seconds; an emulated machine takes minutes to start
+OVMF = Path("/usr/share/OVMF")
+
+
+@dataclass
+class Disk:
+    """A writable copy of an image, in raw form, larger than the image as a card would be."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, image: Path, path: Path, size: str = "3G") -> Disk:
+        if image.suffix == ".zst":
+            run("zstd", "-q", "-f", "-d", image, "-o", path, "--sparse")
+        else:
+            run("qemu-img", "convert", "-O", "raw", image, path)
+        run("qemu-img", "resize", "-q", "-f", "raw", path, size)
+        return cls(path)
+
+    def copy(self, path: Path) -> Disk:
+        run("cp", "--sparse=always", self.path, path)
+        return Disk(path)
+
+    def put(self, name: str, content: bytes | Path) -> None:
+        """A file on the boot partition."""
+        source = content
+        if isinstance(content, bytes):
+            source = self.path.with_suffix(".put")
+            source.write_bytes(content)
+        assert isinstance(source, Path)
+        self._mtools("mcopy", "-o", source, f"::{name}")
+
+    def get(self, name: str) -> bytes:
+        return self._mtools("mtype", f"::{name}")
+
+    def names(self, folder: str) -> list[str]:
+        return self._mtools("mdir", "-b", f"::{folder}").decode().split()
+
+    def files(self) -> dict[str, bytes]:
+        """All of the boot partition."""
+        target = self.path.with_suffix(".boot")
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        self._mtools("mcopy", "-s", "-n", "-Q", "::", target)
+        found = (path for path in target.rglob("*") if path.is_file())
+        return {str(path.relative_to(target)): path.read_bytes() for path in found}
+
+    def _mtools(self, program: str, *words: str | Path) -> bytes:
+        return run(program, "-i", f"{self.path}@@{BOOT_AT}", *words)
+
+
+@dataclass
+class Machine:
+    """One machine: `start`, then `get` and `ssh`; `kill` is a power cut."""
+
+    disk: Disk
+    folder: Path
+    network: bool = True
+    http_port: int = field(default_factory=lambda: free_port())
+    ssh_port: int = field(default_factory=lambda: free_port())
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def console(self) -> str:
+        path = self.folder / "console"
+        return path.read_bytes().decode(errors="replace") if path.exists() else ""
+
+    @property
+    def key(self) -> Path:
+        path = self.folder / "key"
+        if not path.exists():
+            run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path)
+        return path
+
+    def command(self) -> list[str | Path]:
+        """QEMU's; a subclass is another kind of machine."""
+        variables = self.folder / "variables.fd"
+        if not variables.exists():
+            shutil.copy(OVMF / "OVMF_VARS_4M.fd", variables)
+        code = OVMF / "OVMF_CODE_4M.fd"
+        return [
+            "qemu-system-x86_64", "-machine", "q35", *acceleration(), "-m", "1024", "-smp", "2",
+            "-drive", f"if=pflash,format=raw,readonly=on,file={code}",
+            "-drive", f"if=pflash,format=raw,file={variables}",
+            "-drive", f"if=virtio,format=raw,file={self.disk.path}",
+            *(["-nic", f"user,model=virtio-net-pci{self.forwards()}"] if self.network
+              else ["-nic", "none"]),
+        ]  # fmt: skip
+
+    def forwards(self) -> str:
+        pairs = ((self.http_port, self.guest_http), (self.ssh_port, 22))
+        return "".join(f",hostfwd=tcp:127.0.0.1:{here}-:{there}" for here, there in pairs)
+
+    guest_http = 80
+
+    def start(self) -> None:
+        assert self.process is None
+        words = [
+            "nice", "-n", "10", *self.command(), "-display", "none",
+            "-serial", f"file:{self.folder / 'console'}", "-monitor", "none",
+        ]  # fmt: skip
+        with (self.folder / "qemu.log").open("ab") as log:
+            self.process = subprocess.Popen(list(map(str, words)), stdout=log, stderr=log)
+
+    def kill(self) -> None:
+        """The power is gone, and with it what the guest had not written."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def get(self, path: str = "/", timeout: float = PATIENCE) -> tuple[int, bytes]:
+        """The first answer to this request, however long the machine takes to its first."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                return self.ask(path)
+            except (OSError, http.client.HTTPException):
+                self._alive(deadline, f"no answer to {path}")
+                time.sleep(0.2)
+
+    def wait_for(self, path: str, wanted: bytes, timeout: float = PATIENCE) -> bytes:
+        deadline = time.monotonic() + timeout
+        while True:
+            status, body = self.get(path, timeout)
+            if status == 200 and wanted in body:
+                return body
+            self._alive(deadline, f"{path} answers {status} {body[:200]!r}")
+            time.sleep(0.5)
+
+    def ask(self, path: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=10)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def ssh(self, *command: str, data: bytes = b"", timeout: float = PATIENCE) -> str:
+        """What a command writes on the machine. Waits for the machine to be there."""
+        deadline = time.monotonic() + timeout
+        while True:
+            done = self._ssh(*command, data=data, timeout=timeout)
+            # 255 is ssh's own: nobody answered, or not yet.
+            if done.returncode != 255:
+                assert done.returncode == 0, f"{command}: {done.stderr.decode()}"
+                return done.stdout.decode()
+            self._alive(deadline, f"no ssh: {done.stderr.decode()}")
+            time.sleep(0.5)
+
+    def _ssh(
+        self, *command: str, data: bytes, timeout: float
+    ) -> subprocess.CompletedProcess[bytes]:
+        words = [
+            "ssh", "-i", str(self.key), "-p", str(self.ssh_port), "-o", "BatchMode=yes",
+            "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+            "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=10", "root@127.0.0.1", "--", *command,
+        ]  # fmt: skip
+        return subprocess.run(words, input=data, capture_output=True, check=False, timeout=timeout)
+
+    def image_status(self, timeout: float = PATIENCE) -> Mapping[str, object]:
+        found: Mapping[str, object] = json.loads(self.ssh("edge-image", "status", timeout=timeout))
+        return found
+
+    def boot_id(self) -> str:
+        return self.ssh("cat", "/proc/sys/kernel/random/boot_id")
+
+    def _alive(self, deadline: float, what: str) -> None:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.folder / "qemu.log").read_text()
+        assert time.monotonic() < deadline, f"{what}; its console:\n{self.console[-3000:]}"
+
+
+def acceleration() -> list[str]:
+    """KVM where the processor has it: /dev/kvm may also be an emulation that knows no AVX, which a
+    kernel's first instructions stop at.
+    """
+    flags = Path("/proc/cpuinfo").read_text().split()
+    if Path("/dev/kvm").exists() and ("vmx" in flags or "svm" in flags):
+        return ["-accel", "kvm", "-cpu", "host"]
+    return ["-accel", "tcg,thread=multi", "-cpu", "max"]
+
+
+def run(*command: str | Path) -> bytes:
+    environment = os.environ | {"MTOOLS_SKIP_CHECK": "1"}
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, check=False, env=environment
+    )
+    assert done.returncode == 0, f"{command}: {done.stderr.decode()}"
+    return done.stdout
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
