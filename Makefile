@@ -11,7 +11,7 @@ APP    ?=
 ARGS   ?=
 BIN    := $(VENV)/bin
 
-.PHONY: run test lint format bench soak guests test-arm64 debs clean
+.PHONY: run test lint format bench soak guests test-arm64 test-lab test-image debs clean
 
 # The whole way on this machine: builds, pushes to a node's own registry, deploys, serves.
 run: $(VENV)/.stamp
@@ -46,13 +46,25 @@ test-arm64: $(VENV)/.stamp
 	@.ci/packages arm64
 	$(BIN)/python tests/arm64/run.py $(ARGS)
 
+# Machines with real systemd, of Debian 12 and 13: minutes, and root.
+test-lab: $(VENV)/.stamp guests
+	@.ci/packages test
+	@.ci/packages lab
+	$(BIN)/pytest tests/lab $(ARGS)
+
+# What an image is made of, and machines that boot it: builds images where there are none. Root.
+test-image: $(VENV)/.stamp guests
+	@.ci/packages test
+	@.ci/packages image
+	EDGE_IMAGE=full $(BIN)/pytest tests/image $(ARGS)
+
 # The Debian packages, into dist/: ARGS="--suite trixie --arch arm64" builds one. Needs root.
 debs: $(VENV)/.stamp
 	@.ci/packages debs
 	@PYTHON=$(BIN)/python image/build-debs.sh $(ARGS)
 
 clean:
-	rm -rf .venv .venv-* .guests .arm64 build dist tests/guests/out *.egg-info
+	rm -rf .venv .venv-* .guests .arm64 .machines build dist tests/guests/out *.egg-info
 	rm -f edge/engine/*.so edge/engine/*.c
 
 # The extension is compiled by the editable installation, so its sources are prerequisites as well.
