@@ -86,6 +86,7 @@ class Prober:
         self._times = times
         self._reports = reports
         self._excluded = excluded
+        self._watched: frozenset[str] = frozenset()
         self._busy: set[str] = set()
         # Addresses that were only heard of, of peers that answer elsewhere.
         self._doubted: dict[str, list[Endpoint]] = {}
@@ -100,24 +101,38 @@ class Prober:
         """Starts what is due; when it is to be called again."""
         now = self._now()
         self._decide(now)
-        if now >= self._round:
-            self._round = now + self._jittered(self._times.interval)
-            for peer in self._probed():
-                start(self._probe(peer))
+        for peer in self._probed(now):
+            start(self._probe(peer))
         while self._doubted and self._trying < _TRIALS:
             start(self._try(*self._doubted.popitem()))
         moments = [self._round, *self._try_gone(now, start), *self._try_heard(now, start)]
         deadlines = (self._deadline(peer) for peer in self._suspects())
         return max(min((*moments, *deadlines)), now + 0.05)
 
-    def _probed(self) -> list[Peer]:
-        targets = set(self._table.targets())
-        found = [peer for peer in self._table.alive() if peer.id in targets]
-        others = [peer for peer in self._table.alive() if peer.id not in targets]
-        if others and self._now() >= self._others:
-            self._others = self._now() + self._jittered(self._times.others)
-            found.append(random.choice(others))  # noqa: S311
+    def _probed(self, now: float) -> list[Peer]:
+        """All of them in each round, and at once whom this node has to probe from now on: when many
+        die together, their probers are among them.
+        """
+        targets = frozenset(self._table.targets())
+        fresh, self._watched = targets - self._watched, targets
+        if now >= self._round:
+            self._round = now + self._jittered(self._times.interval)
+            found = [peer for peer in self._table.alive() if peer.id in targets]
+            found += self._another(now, targets)
+        elif fresh:
+            recent = now - self._times.interval / 2
+            found = [p for p in self._table.alive() if p.id in fresh and (p.seen or 0) < recent]
+        else:
+            return []
         return [peer for peer in found if peer.id not in self._busy]
+
+    def _another(self, now: float, targets: frozenset[str]) -> list[Peer]:
+        """Now and then one that others probe."""
+        others = [peer for peer in self._table.alive() if peer.id not in targets]
+        if not others or now < self._others:
+            return []
+        self._others = now + self._jittered(self._times.others)
+        return [random.choice(others)]  # noqa: S311
 
     def _suspects(self) -> list[Peer]:
         peers = self._table.peers.values()

@@ -248,29 +248,29 @@ class Table:
         they are.
         """
         if self._targets is None:
-            living = [peer.id for peer in self.peers.values() if peer.lives]
-            self._targets = tuple(_probed_by(self.me.id, living))
+            of = [peer.id for peer in self.peers.values() if peer.lives]
+            self._targets = tuple(self._probed_by_me(of))
         return self._targets
 
     def watches(self, id: str) -> bool:
         """Whether this node is one of those that try a dead one again."""
-        living = [peer.id for peer in self.peers.values() if peer.lives]
-        return id in _probed_by(self.me.id, living, of=(id,))
+        return id in self._probed_by_me((id,))
 
-
-def _probed_by(me: str, living: list[str], of: Iterable[str] | None = None) -> Iterator[str]:
-    numbers = {id: _number(id) for id in (me, *living)}
-    own = numbers[me]
-    for id in living if of is None else of:
-        target = numbers.get(id) or _number(id)
-        mine, ahead = _score(target, own), 0
-        for other, number in numbers.items():
-            if other not in (id, me) and _score(target, number) > mine:
-                ahead += 1
-                if ahead == PROBERS:
-                    break
-        else:
-            yield id
+    def _probed_by_me(self, of: Iterable[str]) -> Iterator[str]:
+        """Who is suspected is no prober: another one takes over."""
+        probers = [p.id for p in self.peers.values() if p.record.status == Status.ALIVE]
+        numbers = {id: _number(id) for id in probers}
+        own = _number(self.me.id)
+        for id in of:
+            target = _number(id)
+            mine, ahead = _score(target, own), 0
+            for other, number in numbers.items():
+                if other != id and _score(target, number) > mine:
+                    ahead += 1
+                    if ahead == PROBERS:
+                        break
+            else:
+                yield id
 
 
 def _number(id: str) -> int:
