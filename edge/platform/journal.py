@@ -5,9 +5,11 @@ https://systemd.io/JOURNAL_NATIVE_PROTOCOL
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import socket
+import sys
 import traceback
 from collections.abc import Iterator, Mapping
 
@@ -66,14 +68,14 @@ class JournalHandler(logging.Handler):
             with os.fdopen(os.dup(file), "wb") as stream:
                 stream.write(entry)
             _seal(file)
-            socket.send_fds(self._sender, [b""], [file], 0, self._path)
+            # Not socket.send_fds: before Python 3.12 it forgets the address.
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, file.to_bytes(4, sys.byteorder))
+            self._sender.sendmsg([b""], [rights], 0, self._path)
         finally:
             os.close(file)
 
 
 def _seal(file: int) -> None:
-    import fcntl
-
     seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
     fcntl.fcntl(file, fcntl.F_ADD_SEALS, seals)
 
@@ -88,7 +90,7 @@ def _fields(record: logging.LogRecord) -> Iterator[bytes]:
     yield _field("EDGE_LOGGER", record.name)
     yield _field("CODE_FILE", record.pathname)
     yield _field("CODE_LINE", str(record.lineno))
-    yield _field("CODE_FUNC", record.funcName)
+    yield _field("CODE_FUNC", record.funcName or "")
     for name, value in record.__dict__.items():
         if name == "MESSAGE_ID" or (name.startswith("EDGE_") and name.isascii()):
             yield _field(name, str(value))
