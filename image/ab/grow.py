@@ -14,7 +14,7 @@ ALIGNMENT = 2048  # sectors
 def grow(say: Callable[[str], None]) -> None:
     """Each step can be repeated: a power cut between them is mended by the next start."""
     state = device(STATE).resolve()
-    disk = _disk_of(state)
+    disk = disk_of(state)
     start, size = (int(_of(state, name)) for name in ("start", "size"))
     wanted = (_sectors(disk) - start) // ALIGNMENT * ALIGNMENT
     if wanted > size:
@@ -26,7 +26,7 @@ def grow(say: Callable[[str], None]) -> None:
     run("resize2fs", str(state))
 
 
-def _disk_of(partition: Path) -> Path:
+def disk_of(partition: Path) -> Path:
     """/dev/mmcblk0p4 → /dev/mmcblk0, /dev/vda4 → /dev/vda."""
     name = re.sub(r"(?<=\d)p\d+$|(?<=[a-z])\d+$", "", partition.name)
     return partition.with_name(name)

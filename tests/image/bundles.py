@@ -14,6 +14,7 @@ HELLO = Path(__file__).resolve().parents[2] / "examples" / "hello"
 # Nobody answers there: what serves came from the card.
 REFERENCE = "127.0.0.1:9/team/hello:1.0"
 PUSHES = '[mirror]\nlisten = "127.0.0.1:0"\naccept_pushes = true\n'
+GREETING = b"hello"  # in the answer of examples/hello
 EDGE_TOML = f"""
 [[application]]
 name = "hello"

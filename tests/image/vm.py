@@ -49,6 +49,9 @@ class Disk:
         assert isinstance(source, Path)
         self._mtools("mcopy", "-o", source, f"::{name}")
 
+    def make_folder(self, name: str) -> None:
+        self._mtools("mmd", f"::{name}")
+
     def get(self, name: str) -> bytes:
         return self._mtools("mtype", f"::{name}")
 
