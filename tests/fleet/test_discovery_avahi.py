@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from advertising import FLEET, Stage, advertised, made_id
 from fleet_lab import Machine, needs_root, promised, until
 
-pytestmark = [
-    needs_root,
-    pytest.mark.skipif(
-        shutil.which("avahi-daemon") is None, reason="needs the Debian package avahi-daemon"
-    ),
-]
+pytestmark = needs_root
 
 _SETTINGS = "[server]\nenable-dbus=no\nhost-name=other\n[publish]\npublish-workstation=no\n"
 _SERVICE = """<?xml version="1.0"?>

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -153,7 +152,6 @@ def test_a_command_that_fails_is_an_error(tmp_path: Path) -> None:
     assert run("--list", EDGE_COMMAND="/no/such").returncode == 1
 
 
-@pytest.mark.skipif(shutil.which("ansible-inventory") is None, reason="needs ansible-core")
 def test_ansible_reads_it(tmp_path: Path) -> None:
     run = said(tmp_path, {"fleet": {}, "node": NODE, "peers": [peer("shed"), peer("barn")]})
     assert run("--list").returncode == 0
