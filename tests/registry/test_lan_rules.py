@@ -56,7 +56,8 @@ def test_all_nodes_are_responsible_for_as_much() -> None:
     assert max(homes.values()) < 270
 
 
-async def test_who_asked_first_fetches_until_it_is_lost() -> None:
+async def test_who_asked_first_fetches_until_it_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boards, "_FRESH", 0.0)
     alive = set(IDS)
     board = Board("me", alive.__contains__)
     assert board.appoint(BLOB, IDS[0], None) == IDS[0]
@@ -69,6 +70,12 @@ async def test_who_asked_first_fetches_until_it_is_lost() -> None:
     assert board.appoint(BLOB, IDS[2], None) == IDS[2]
     board.has(BLOB, IDS[2])
     assert (board.appointed(BLOB), board.holders(BLOB)) == (None, (IDS[2],))
+
+
+async def test_who_has_just_asked_lives_though_nobody_knows_it_yet() -> None:
+    board = Board("me", lambda _: False)
+    assert board.appoint(BLOB, IDS[0], None) == IDS[0]
+    assert board.appoint(BLOB, IDS[1], None) == IDS[0]
 
 
 async def test_what_is_kept_in_mind_is_bounded() -> None:
@@ -161,10 +168,11 @@ async def test_no_more_wait_for_a_turn_than_there_is_room_for(
 async def test_all_together_stay_below_the_bound() -> None:
     paced = Throttle(1_000_000)
     begun = asyncio.get_running_loop().time()
-    await together(paced(50_000) for _ in range(8))
+    assert await together(paced(50_000) for _ in range(8)) == [50_000] * 8
     assert asyncio.get_running_loop().time() - begun >= 0.34
+    assert await Throttle(64 << 10)(1 << 20) == 8 << 10, "an eighth of a second's"
     free = Throttle(0)
-    await together(free(1 << 40) for _ in range(100))
+    assert await together(free(1 << 40) for _ in range(3)) == [1 << 40] * 3
 
 
 # Hints

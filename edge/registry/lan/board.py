@@ -27,6 +27,8 @@ MOST_BLOBS = 1024
 MOST_HOLDERS = 16
 # Seconds after which somebody else is told to fetch what was never said to have come.
 _APPOINTED = 900.0
+# Seconds in which who has just asked lives, known or not.
+_FRESH = 10.0
 
 
 @dataclass(slots=True, eq=False)
@@ -129,10 +131,10 @@ class Board:
         return found
 
     def _stands(self, place: _Place, lost: str | None, now: float) -> bool:
-        fetcher = place.fetcher
-        if fetcher is None or fetcher == lost or now - place.since > _APPOINTED:
+        fetcher, age = place.fetcher, now - place.since
+        if fetcher is None or fetcher == lost or age > _APPOINTED:
             return False
-        return fetcher == self._me or self._is_alive(fetcher)
+        return age < _FRESH or fetcher == self._me or self._is_alive(fetcher)
 
 
 def _remember(known: OrderedDict[Digest, T], digest: Digest, value: T) -> None:

@@ -23,7 +23,7 @@ from edge.registry.blobs import in_thread
 from edge.registry.digest import Digest
 from edge.registry.lan.board import Board
 from edge.registry.lan.gather import Came, Gather, Wish, begin_anew, commit, liars
-from edge.registry.lan.neighbours import Neighbours
+from edge.registry.lan.neighbours import Neighbours, is_alive
 from edge.registry.lan.order import by_rendezvous
 from edge.registry.lan.talk import WAIT, Part, Report, Talk, Unanswered
 from edge.registry.manifest import Descriptor
@@ -62,6 +62,7 @@ class Bringing:
         self, neighbours: Neighbours, talk: Talk, board: Board, store: ContentStore
     ) -> None:
         self._neighbours, self._talk = neighbours, talk
+        self._is_neighbour = partial(is_alive, neighbours)
         self._board, self._store = board, store
         self._locks: WeakValueDictionary[Digest, asyncio.Lock] = WeakValueDictionary()
         self._telling: set[asyncio.Task[None]] = set()
@@ -207,9 +208,6 @@ class Bringing:
         """All nodes, this one among them, the home first."""
         alive = (neighbour.id for neighbour in self._neighbours.alive())
         return by_rendezvous(digest, (self._neighbours.me, *alive))
-
-    def _is_neighbour(self, id: str) -> bool:
-        return any(neighbour.id == id for neighbour in self._neighbours.alive())
 
     # Who fetches it
 

@@ -78,6 +78,7 @@ class Gather:
     _sources: dict[str, _Source] = field(default_factory=dict)
     _running: dict[asyncio.Task[Answer], tuple[Part, str, float]] = field(default_factory=dict)
     _ready: dict[int, tuple[Part, str, bytearray]] = field(default_factory=dict)
+    _failed: set[str] = field(default_factory=set)
     _quickest: float = _HEDGE / _HEDGE_TIMES
     _moved: float = 0.0
 
@@ -88,6 +89,7 @@ class Gather:
 
     async def fill(self, holders: Iterable[str]) -> bool:
         """Writes the blob to its end, from where it is; False when nobody is left who can."""
+        self._failed.clear()
         self._add(holders)
         self._moved = _now()
         try:
@@ -192,6 +194,7 @@ class Gather:
                 source.rested = _now() + busy.pause
             self._add(busy.holders)
         except Unanswered:
+            self._failed.add(id)  # others may still name it
             self._sources.pop(id, None)
         else:
             self._add(holders)
@@ -202,7 +205,8 @@ class Gather:
 
     def _add(self, ids: Iterable[str]) -> None:
         for id in ids:
-            if len(self._sources) < _MOST_SOURCES and id not in self._sources and self.knows(id):
+            known = id in self._sources or id in self._failed
+            if not known and len(self._sources) < _MOST_SOURCES and self.knows(id):
                 self._sources[id] = _Source()
 
     async def _write(self) -> None:

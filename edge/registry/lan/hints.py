@@ -24,7 +24,7 @@ _JITTER = 1.0
 # Seconds in which what this node finds needs no hint: it had one.
 _HEARD = 60.0
 # References that are kept in mind. Those that are pending have a timer each.
-_MOST, _MOST_PENDING = 1024, 64
+_MOST, _MOST_PENDING = 1024, 16
 _MOST_TEXT = 512
 
 T = TypeVar("T")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -15,7 +16,7 @@ from edge.registry.digest import Digest
 from edge.registry.lan.board import Board
 from edge.registry.lan.bringing import Bringing
 from edge.registry.lan.hints import Hints
-from edge.registry.lan.neighbours import Neighbours
+from edge.registry.lan.neighbours import Neighbours, is_alive
 from edge.registry.lan.serving import Serving, Who
 from edge.registry.lan.source import LanSource
 from edge.registry.lan.talk import Talk, Unanswered
@@ -67,7 +68,7 @@ class Lan:
         self._settling, self._settled = settling, 0.0
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, keeps no secret
         self._talk = Talk(neighbours)
-        self._board = Board(neighbours.me, self._is_alive)
+        self._board = Board(neighbours.me, partial(is_alive, neighbours))
         self.bringing = Bringing(neighbours, self._talk, self._board, store)
         self.hints = Hints(neighbours.hint, moved, self._rng)
         self._serving: list[Serving] = []
@@ -147,9 +148,6 @@ class Lan:
     def is_silent(self, registry: str) -> bool:
         until = self._silent.get(registry, 0.0)
         return until > asyncio.get_running_loop().time() and self.has_neighbours
-
-    def _is_alive(self, id: str) -> bool:
-        return any(neighbour.id == id for neighbour in self._neighbours.alive())
 
 
 def _deaf(_id: str, _text: str) -> None:

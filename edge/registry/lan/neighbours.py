@@ -11,7 +11,7 @@ from typing import Protocol
 
 import aiohttp
 
-__all__ = ["Heard", "Neighbour", "Neighbours"]
+__all__ = ["Heard", "Neighbour", "Neighbours", "is_alive"]
 
 # Is told who hinted, and the text of the hint: at most a few hundred characters of a stranger's.
 Heard = Callable[[str, str], None]
@@ -26,6 +26,11 @@ class Neighbour(Protocol):
     @property
     def round_trip(self) -> float | None:
         """Seconds, where it was measured."""
+
+
+def is_alive(neighbours: Neighbours, id: str) -> bool:
+    """Whether that one may be asked."""
+    return any(neighbour.id == id for neighbour in neighbours.alive())
 
 
 class Neighbours(Protocol):

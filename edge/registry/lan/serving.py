@@ -138,7 +138,8 @@ class Serving:
         return Report(
             here=await self._size(digest) is not None,
             holders=self._board.holders(digest),
-            received=fetch.received if fetch else None,
+            # A download that begins anew counts backwards.
+            received=max(0, fetch.received) if fetch else None,
             fetcher=self._board.appointed(digest),
         )
 

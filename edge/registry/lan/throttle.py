@@ -12,6 +12,8 @@ __all__ = ["Full", "Slots", "Throttle"]
 
 # Neighbours that are served at a time: each has its blob the sooner, and then serves others itself.
 _ACTIVE = 3
+# Bytes that are sent together at least.
+_PIECE = 4 << 10
 # Seconds after its last part in which a neighbour's next one is expected.
 _IDLE = 0.5
 # Seconds for which, and number of neighbours that, wait here for a turn.
@@ -19,21 +21,24 @@ _WAIT, _MOST_WAITING = 2.0, 64
 
 
 class Throttle:
-    """Awaited before bytes are sent, it keeps all of them together below `rate` a second; 0: no
-    bound.
+    """Awaited before bytes are sent, it says how many of them may be, so that all together stay
+    below `rate` a second; 0: no bound.
     """
 
     def __init__(self, rate: int) -> None:
         self.rate = rate
         self._free = 0.0  # from when on nothing more has been promised
 
-    async def __call__(self, size: int) -> None:
+    async def __call__(self, size: int) -> int:
         if not self.rate:
-            return
+            return size
+        # In small pieces: a neighbour that gets nothing for seconds would take it for a stall.
+        size = min(size, max(_PIECE, self.rate // 8))
         now = asyncio.get_running_loop().time()
         begin = max(now, self._free)
         self._free = begin + size / self.rate
         await asyncio.sleep(begin - now)
+        return size
 
 
 class Full(Exception):

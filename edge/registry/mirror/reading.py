@@ -42,13 +42,14 @@ class Unnamed(Protocol):
     def has(self, repository: str, digest: Digest) -> bool: ...
 
 
-async def _unbounded(_: int) -> None:
+async def _unbounded(size: int) -> int:
     """The mirror serves this machine."""
+    return size
 
 
 class Reading:
     """Answers from what is held. `unnamed`: blobs that are being pushed are here for who pushes.
-    `paced` is awaited for as many bytes as are sent next.
+    `paced` is awaited for how many of so many bytes are sent next.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Reading:
         holdings: Holdings,
         unnamed: Unnamed,
         limits: MirrorLimits,
-        paced: Callable[[int], Awaitable[None]] = _unbounded,
+        paced: Callable[[int], Awaitable[int]] = _unbounded,
     ) -> None:
         self._store, self._holdings, self._unnamed = store, holdings, unnamed
         self._limits, self._paced = limits, paced
@@ -177,8 +178,7 @@ class Reading:
         file.seek(start)
 
         async def read(count: int) -> bytes:
-            await self._paced(count)
-            return await in_thread(file.read, count)
+            return await in_thread(file.read, await self._paced(count))
 
         return await send(request, response, read, Pace(self._limits))
 

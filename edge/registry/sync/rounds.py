@@ -179,7 +179,7 @@ class Rounds:
 
 def _follows(record: Record, reference: Reference) -> bool:
     text = record.wanted.entry.reference if record.wanted else None
-    if text is None:
+    if text is None or reference.repository not in text:  # of thousands, hardly one is parsed
         return False
     followed = Reference.parse(text)
     return (followed.name, followed.wanted) == (reference.name, reference.wanted)

@@ -10,6 +10,7 @@ name of the content store protects from before the state says it until after.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -282,7 +283,10 @@ class Stage:
             record.serving, record.soaking, record.since = before, False, self._clock()
             record.refused[version.identity] = reason
             old, new = before.digest.hex[:12], version.digest.hex[:12]
-            self._note(f"{record.name}: {new} is bad: {reason}; {old} serves again")
+            _log.warning(
+                "%s: %s is bad: %s; %s serves again", record.name, new, reason, old,
+                extra={"MESSAGE_ID": ROLLED_BACK, "EDGE_APP": record.name, "EDGE_DIGEST": new},
+            )  # fmt: skip
             self._settle(record, self._refuse(record, version, reason))
 
         def passed() -> None:

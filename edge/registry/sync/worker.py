@@ -312,7 +312,10 @@ class Worker:
     def _failed(self, record: Record, error: EdgeError) -> None:
         if record.error is None or record.error.message != error.message:
             hint = f" ({error.hint})" if error.hint else ""
-            self._note(f"{record.name}: {error.message}{hint}")
+            _log.warning(
+                "%s: %s%s", record.name, error.message, hint,
+                extra={"MESSAGE_ID": FAILED, "EDGE_APP": record.name},
+            )  # fmt: skip
         record.error, record.failures = error, record.failures + 1
         now = asyncio.get_running_loop().time()
         if is_transient(error) and record.wanted is not None:
