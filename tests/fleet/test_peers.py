@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 import aiohttp
@@ -251,3 +253,15 @@ def test_a_body_of_the_largest_fleet_fits() -> None:
     assert read_message(data, "x").news == news
     with pytest.raises(BundleError, match="more than"):
         read_message(dump(write_message(Message((*news, news[0])))), "x")
+
+
+def test_a_node_without_a_fleet_loads_nothing_of_it() -> None:
+    code = "import sys, edge.node.daemon; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True
+    )
+    light = {"edge.fleet", "edge.fleet.static"}  # what checks a configuration
+    heavy = ("edge.fleet", "edge.registry.lan", "edge.node.peering", "zeroconf", "cryptography")
+    loaded = set(done.stdout.split()) - light
+    assert "edge.node.fleet" in loaded
+    assert not [module for module in loaded if module.startswith(heavy)]
