@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp import web
 from lan_lab import Board, Fleet, Handler, at_home, counted, fleet, name, noise, push, together
@@ -282,6 +283,47 @@ async def test_a_node_that_was_held_up_blames_nobody(monkeypatch: pytest.MonkeyP
         await waits(0.3)
     with pytest.raises(talk._Lied, match="stalls"):
         await waits(0.0)
+
+
+async def test_who_may_give_little_is_not_blamed_for_it(
+    registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(talk, "_SLOWEST", 16 << 10)
+    await push(registry, tmp_path, "little:1", noise(300_000))
+    async with fleet(tmp_path, 2, upload=128 << 10) as nodes, counted(registry) as uplink:
+        await nodes[0].pull(f"{uplink.host}/little:1")
+        before = uplink.received
+        await nodes[1].pull(f"{uplink.host}/little:1")
+        assert nodes[1].neighbours.penalised == {}
+        assert uplink.received - before < 50_000
+
+
+async def test_who_failed_is_not_asked_again_however_often_it_is_named(
+    registry: str, tmp_path: Path
+) -> None:
+    ids = [name(0), name(1), name(BAD)]
+    data = at_home(name(0), ids, 6 * MIB)
+    await push(registry, tmp_path, "named:1", data)
+    asked = 0
+
+    async def nothing(request: web.Request) -> web.StreamResponse:
+        nonlocal asked
+        asked += "/v2/" in request.path
+        if request.path.startswith(BLOBS):
+            return web.json_response({})
+        raise web.HTTPNotFound
+
+    async with fleet(tmp_path, 2) as nodes:
+        await nodes[0].pull(f"{registry}/named:1")
+        await nodes.impostor(BAD, nothing)
+        url = f"http://127.0.0.1:{nodes.ports[nodes[0].id]}{BLOBS}/{Digest.of(data)}"
+        async with (
+            aiohttp.ClientSession() as session,
+            session.put(url, headers={"Peer": name(BAD)}) as answer,
+        ):
+            assert answer.status == 204, "it says that it has it"
+        await nodes[1].pull(f"{registry}/named:1")
+        assert 1 <= asked <= 2, "for two parts at once, and for none of the ten after them"
 
 
 async def test_a_neighbour_that_never_answers_costs_seconds(registry: str, tmp_path: Path) -> None:
