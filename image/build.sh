@@ -46,6 +46,8 @@ bundles=()
 . "$here/lib/base.sh"
 # shellcheck source=image/lib/root.sh
 . "$here/lib/root.sh"
+# shellcheck source=image/lib/tryboot.sh
+. "$here/lib/tryboot.sh"
 # shellcheck source=image/lib/boot.sh
 . "$here/lib/boot.sh"
 # shellcheck source=image/lib/disk.sh

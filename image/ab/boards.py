@@ -86,7 +86,8 @@ class TryBoot:
 
     def arm(self, slot: str) -> None:
         replace_sector(self.boot / "tryboot.txt", _CONFIG.format(slot=slot, cmdline="trial.txt"))
-        # Debian's kernel passes no word on to the firmware when it restarts: a module of ours does.
+        # Debian's kernel has no `reboot "0 tryboot"`: our module tells the firmware as it is loaded.
+        run("modprobe", "--remove", "edge_tryboot")
         run("modprobe", "edge_tryboot")
 
     def commit(self, slot: str) -> None:

@@ -20,9 +20,10 @@ make_root() {
         { tail -20 "$work/dpkg.log" >&2 && fail "the package of edge can not be installed"; }
     rm "$root/tmp/edge.deb"
     enable_units
-    say "root: initial RAM disk"
     kernel=$(basename "$(find "$root/boot" -name 'vmlinuz-*')")
     kernel=${kernel#vmlinuz-}
+    [ "$architecture" != arm64 ] || make_tryboot
+    say "root: initial RAM disk"
     inside update-initramfs -c -k "$kernel" >"$work/initramfs.log" 2>&1 ||
         { tail -20 "$work/initramfs.log" >&2 && fail "no initial RAM disk"; }
     mkdir "$work/kernel"

