@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import signal
 import sys
 from dataclasses import replace
@@ -47,6 +48,8 @@ def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     mqtt.need_url(options)
     openfiles.allow_many()
+    # Where each thread is, for who wonders (or a watchdog that gives up); then it ends.
+    faulthandler.register(signal.SIGQUIT, chain=True)
     try:
         return asyncio.run(_run(options))
     except asyncio.CancelledError:

@@ -27,6 +27,7 @@ from edge.engine._core import Engine, Module
 from edge.engine.leastused import prune
 from edge.engine.pool import PoolOptions
 from edge.errors import ComponentError
+from edge.platform.messages import CODE_ALTERED
 
 _log = logging.getLogger("edge.engine")
 
@@ -250,7 +251,10 @@ def _trusted(path: Path) -> bool:
     except (OSError, ValueError, TypeError, RecursionError):
         return False
     if digest != proof.sha256:
-        _log.warning("%s: compiled code was altered, compiling again", path.name)
+        _log.warning(
+            "%s: compiled code was altered, compiling again", path.name,
+            extra={"MESSAGE_ID": CODE_ALTERED},
+        )  # fmt: skip
         return False
     with contextlib.suppress(OSError):
         replace_file(_proof_path(path), json.dumps(asdict(Proof(proof.sha256, identity))).encode())

@@ -29,6 +29,7 @@ from edge.node.services import Services, type_notes
 from edge.node.slot import Slot, Version
 from edge.node.soak import Soak
 from edge.node.table import Mounted, Table
+from edge.platform.messages import LIVE
 from edge.registry.digest import Digest
 from edge.registry.local import LocalApplication
 from edge.registry.sync.wanted import Candidate, Wanted
@@ -169,6 +170,9 @@ class Applications:
             after = [(old, self._slots.get(name)) for name, old in before.items()]
             if any(_triggers(old) != _triggers(new) for old, new in after):
                 await self._update_services()
+        if self._server is not None:  # else it boots, with thousands perhaps
+            for version in filter(None, versions.values()):
+                _tell(version)
         self._settle(len(changes))
 
     def watch(
@@ -333,6 +337,14 @@ class Applications:
 def _version(candidate: Candidate | None) -> Version | None:
     assert candidate is None or isinstance(candidate, Version)
     return candidate
+
+
+def _tell(version: Version) -> None:
+    what = version.digest.hex[:12] if version.digest else "what is at its path"
+    _log.info(
+        "application %s: %s serves", version.name, what,
+        extra={"MESSAGE_ID": LIVE, "EDGE_APP": version.name, "EDGE_DIGEST": str(version.digest)},
+    )  # fmt: skip
 
 
 def _triggers(slot: Slot | None) -> Mapping[Kind, Any]:

@@ -85,8 +85,8 @@ async def _serve(
         signals = Signals()
         for url in daemon.listening:
             say(f"listening on {url}")
-        manager.ready(daemon.summary)
-        async with manager.watching(daemon.guests):
+        manager.ready(daemon.summary())
+        async with manager.watching(daemon.guests, daemon.summary):
             await daemon.work(signals, manager)
             manager.stopping()
             await daemon.drain(signals.stop)
@@ -172,17 +172,20 @@ class Daemon:
 
     # At work
 
-    @property
     def summary(self) -> str:
+        """One line for who looks at the service."""
         count = len(self._parts.applications.versions())
-        return f"serving {count} application{'' if count == 1 else 's'}"
+        text = f"serving {count} application{'' if count == 1 else 's'}"
+        bad = [app.name for app in self.sync.apps() if app.state in ("failed", "rolled back")]
+        named = ", ".join(bad[:3]) + (", …" if len(bad) > 3 else "")
+        return f"{text}; not as wanted: {named}" if bad else text
 
     async def listen(self, stack: AsyncExitStack, manager: Manager) -> None:
         """Serves HTTP, and says to `manager` what it serves. Raises EdgeError."""
         applications = self._parts.applications
         http, handler = self.settings.http, applications.handler
         self._http = await listen(stack, http, handler, manager.sockets)
-        applications.serve(self._http, lambda: manager.status(self.summary))
+        applications.serve(self._http, lambda: manager.status(self.summary()))
         self.listening = self._http.urls
 
     async def work(self, signals: Signals, manager: Manager) -> None:
@@ -246,7 +249,7 @@ class Daemon:
                 continue
             for note in notes:
                 _log.warning("note: %s", note)
-            manager.reloaded(self.summary)
+            manager.reloaded(self.summary())
 
     async def _save_time(self) -> None:
         """For the next boot, which may have no clock. Written is once an hour, looked oftener: the

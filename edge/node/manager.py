@@ -40,9 +40,15 @@ class Manager:
         """Within, it waits for as long as starting takes processor time."""
         return _beside(self._extend(), "progress")
 
-    def watching(self, node: Node) -> AbstractAsyncContextManager[None]:
-        """Within, its watchdog is told that guests run."""
-        return _beside(self._watchdog.run(_tested(node)), "watchdog")
+    def watching(self, node: Node, summary: Callable[[], str]) -> AbstractAsyncContextManager[None]:
+        """Within, its watchdog is told that guests run; and what `summary` is, by and by."""
+        test = _tested(node)
+
+        async def test_and_tell() -> None:
+            await test()
+            self.status(summary())
+
+        return _beside(self._watchdog.run(test_and_tell), "watchdog")
 
     def ready(self, summary: str) -> None:
         _log.info("ready: %s", summary, extra={"MESSAGE_ID": READY})

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from edge.config import ApplicationEntry
 from edge.errors import EdgeError
+from edge.platform.messages import FAILED
 from edge.registry.digest import Digest
 from edge.registry.local import LocalApplication
 from edge.registry.sync.delivery import Delivery
@@ -44,13 +45,11 @@ class Boot:
         host: Host,
         delivery: Delivery,
         prepare: Prepare,
-        note: Callable[[str], None],
     ) -> None:
         self._state = state
         self._host = host
         self._delivery = delivery
         self._prepare = prepare
-        self._note = note
 
     async def run(self, records: list[Record]) -> None:
         """Makes them live in one swap, without a network. Those that fail know why."""
@@ -109,7 +108,10 @@ class Boot:
             known = EdgeError(f"{record.name}: {str(error) or type(error).__name__}")
         if record.error is None:
             record.error = known
-            self._note(f"{record.name}: {known.message}")
+            _log.warning(
+                "%s: %s", record.name, known.message,
+                extra={"MESSAGE_ID": FAILED, "EDGE_APP": record.name},
+            )  # fmt: skip
 
 
 def _choices(record: Record, app: App) -> Iterator[Version]:

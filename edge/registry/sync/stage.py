@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from edge.errors import EdgeError
+from edge.platform.messages import ROLLED_BACK
 from edge.registry.store import ContentStore
 from edge.registry.sync.record import Record
 from edge.registry.sync.shielded import uninterrupted
@@ -27,6 +28,8 @@ from edge.registry.sync.wanted import Candidate, Host, Wanted
 __all__ = ["Stage"]
 
 T = TypeVar("T")
+
+_log = logging.getLogger("edge.sync")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -102,7 +102,7 @@ class Sync:
             purged=self._purged,
             note=note,
         )
-        self._boot = Boot(state, host, delivery, self._worker.prepare_known, note)
+        self._boot = Boot(state, host, delivery, self._worker.prepare_known)
         self._rounds = Rounds(
             self._records,
             pace,

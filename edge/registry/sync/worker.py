@@ -15,6 +15,7 @@ from typing import Any
 
 from edge.config import ApplicationEntry
 from edge.errors import EdgeError, PullError
+from edge.platform.messages import FAILED
 from edge.registry.blobs import in_thread
 from edge.registry.digest import Digest
 from edge.registry.disk import NoRoom
@@ -69,7 +70,7 @@ class Worker:
         self._records = records
         self._state, self._store, self._host = state, store, host
         self._delivery, self._pace = delivery, pace
-        self._clock, self._wake, self._note = clock, wake, note
+        self._clock, self._wake = clock, wake
         self._purged = purged
         self._paused: dict[str, Pause] = {}
         self._prepares = asyncio.Semaphore(_PREPARES)
