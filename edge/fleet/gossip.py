@@ -36,6 +36,8 @@ _log = logging.getLogger("edge.fleet")
 _TELL = 2.0
 # Seconds within which two that could not agree do not compare again.
 _APART = 20.0
+# Seconds between two comparisons: while a fleet is switched on, all disagree with all.
+_BETWEEN = 0.3
 # Hints that wait to be told, and numbers of hints that were seen.
 _HINTS_MOST = 32
 _SEEN_MOST = 512
@@ -64,6 +66,7 @@ class Gossip:
         self._hints: deque[Hint] = deque(maxlen=_HINTS_MOST)
         self._seen: dict[tuple[str, int], None] = {}
         self._number = 0
+        self._compared = 0.0  # until then no two are compared
 
     # To tell
 
@@ -128,7 +131,11 @@ class Gossip:
             peer.may_be_at((endpoint,))
 
     def _disagrees(self, peer: Peer, digest: str) -> bool:
-        return bool(digest) and digest != self.table.digest and peer.apart < self._now()
+        now = self._now()
+        if not digest or digest == self.table.digest or max(peer.apart, self._compared) > now:
+            return False
+        self._compared = now + _BETWEEN
+        return True
 
     async def _compare(self, peer: Peer) -> None:
         me = Message((self.table.me,), have=self.table.have())

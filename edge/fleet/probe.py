@@ -45,6 +45,8 @@ _TRIALS = 8
 _CANDIDATES_MOST = PEERS_MOST
 # Attempts at an id that was only heard of, before it is forgotten until it is heard of again.
 _ATTEMPTS_MOST = 8
+# Seconds between the beginnings of attempts at the addresses of one node.
+_STAGGER = 0.3
 # Attempts at one that others say lives, before that is doubted.
 _RUMORS = 4
 # How many are asked to try a peer that does not answer.
@@ -86,6 +88,7 @@ class Prober:
         self._times = times
         self._reports = reports
         self._excluded = excluded
+        self._begun = 0.0  # the last round
         self._watched: frozenset[str] = frozenset()
         self._busy: set[str] = set()
         # Addresses that were only heard of, of peers that answer elsewhere.
@@ -116,7 +119,7 @@ class Prober:
         targets = frozenset(self._table.targets())
         fresh, self._watched = targets - self._watched, targets
         if now >= self._round:
-            self._round = now + self._jittered(self._times.interval)
+            self._begun, self._round = now, now + self._jittered(self._times.interval)
             found = [peer for peer in self._table.alive() if peer.id in targets]
             found += self._another(now, targets)
         elif fresh:
@@ -163,7 +166,7 @@ class Prober:
             if peer.due <= now and self._trying < _TRIALS:
                 peer.attempts += not peer.moved
                 peer.due = now + self._back_off(peer.attempts)
-                start(self._try(peer.id, peer.record.endpoints if peer.moved else peer.candidates))
+                start(self._try(peer.id, peer.record.endpoints if peer.moved else peer.likely))
                 peer.moved = False
             found.append(peer.due)
         return found
@@ -218,12 +221,17 @@ class Prober:
     def look_soon(self, peer: Peer) -> None:
         """Something new is said of it."""
         if peer.record.status == Status.SUSPECT and peer.id in self._table.targets():
-            self._round = min(self._round, self._now())
+            self._hurry()
+
+    def _hurry(self) -> None:
+        """The next round comes now, unless one was just: anybody can say that somebody is gone."""
+        earliest = self._begun + self._times.interval / 2
+        self._round = min(self._round, max(self._now(), earliest))
 
     def doubt(self, id: str) -> None:
         """It may be gone; those who probe it look."""
         if id in self._table.targets():
-            self._round = min(self._round, self._now())
+            self._hurry()
 
     # Probing
 
@@ -240,7 +248,7 @@ class Prober:
 
     async def _again(self, peer: Peer) -> None:
         peer.attempts += 1
-        endpoints = distinct((*((peer.endpoint,) if peer.endpoint else ()), *peer.candidates))
+        endpoints = distinct((*((peer.endpoint,) if peer.endpoint else ()), *peer.likely))
         helpers = [other for other in self._table.alive() if other.id != peer.id and other.seen]
         helpers = random.sample(helpers, min(_HELPERS, len(helpers)))
         attempts = [self._looked(peer.id, at, self._times.again) for at in endpoints[:4]]
@@ -252,18 +260,28 @@ class Prober:
         self._busy.add(id)
         self._trying += 1
         try:
-            for endpoint in endpoints:
-                if await self._looked(id, endpoint, self._times.again):
-                    self.candidates.pop(id, None)
-                    await self._looked(id, endpoint, self._times.probe, measured=True)
-                    self._gossip.spread(id)  # where it answers
-                    return
+            attempts = [self._later(_STAGGER * n, id, at) for n, at in enumerate(endpoints)]
+            if await _any(attempts):
+                self.candidates.pop(id, None)
+                await self._welcomed(id)
+                return
             peer = self._table.peers.get(id)
             if peer and peer.lives and peer.attempts >= _RUMORS and id in self._table.targets():
                 await self._again(peer)
         finally:
             self._trying -= 1
             self._busy.discard(id)
+
+    async def _later(self, seconds: float, id: str, endpoint: Endpoint) -> bool:
+        await asyncio.sleep(seconds)
+        return await self._looked(id, endpoint, self._times.again)
+
+    async def _welcomed(self, id: str) -> None:
+        """It was seen: how far it is, without the handshake; and others may want to know where."""
+        peer = self._table.peers.get(id)
+        if peer is not None and peer.endpoint is not None:
+            await self._looked(id, peer.endpoint, self._times.probe, measured=True)
+            self._gossip.spread(id)
 
     async def _looked(
         self, id: str, endpoint: Endpoint, seconds: float, *, measured: bool = False

@@ -11,7 +11,6 @@ import errno
 import logging
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -91,8 +90,9 @@ class Server:
         self._credentials, self._listen, self._routes = credentials, listen, tuple(routes)
         self._limits = limits or Limits()
         self._refused = refused
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._handshakes: Counter[str] = Counter()
+        self._accepting: asyncio.Task[None] | None = None
+        # Those whose handshake is under way and where they came from, the oldest first.
+        self._coming: dict[asyncio.Task[None], str] = {}
         self._peers: dict[RequestHandler, tuple[str, asyncio.Transport]] = {}
         self.address = listen  # with the port it got
 
@@ -119,7 +119,8 @@ class Server:
             auto_decompress=False,
         )
         await self._runner.setup()
-        self._start(self._accept(self._listener), "peers: accept")
+        work = self._accept(self._listener)
+        self._accepting = asyncio.get_running_loop().create_task(work, name="peers: accept")
         return self
 
     async def __aexit__(
@@ -128,11 +129,10 @@ class Server:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        tasks = tuple(self._tasks)
-        for task in tasks:
+        assert self._accepting is not None
+        for task in (self._accepting, *self._coming):
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await asyncio.wait((self._accepting, *self._coming))
         self._listener.close()
         await self._runner.cleanup()
 
@@ -157,11 +157,6 @@ class Server:
 
     # Connections
 
-    def _start(self, work: Awaitable[None], name: str) -> None:
-        task = asyncio.get_running_loop().create_task(_awaited(work), name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
@@ -172,20 +167,27 @@ class Server:
                     await asyncio.sleep(_EXHAUSTED)
                 continue
             host = _plain_host(address[0])
-            if self._has_room(host):
-                self._handshakes[host] += 1
-                self._start(self._welcome(sock, host), f"peers: {host}")
-            else:
+            if not self._has_room(host):
                 sock.close()
+                continue
+            task = loop.create_task(self._welcome(sock, host), name=f"peers: {host}")
+            self._coming[task] = host
+            task.add_done_callback(self._coming.pop)
 
     def _has_room(self, host: str) -> bool:
-        limits, under_way = self._limits, self._handshakes.total()
-        assert self._runner.server is not None
-        return (
-            under_way < limits.handshakes
-            and self._handshakes[host] < limits.of_an_address
-            and len(self._runner.server.connections) + under_way < limits.connections
-        )
+        """Where handshakes take up all the room the oldest one ends: a member's takes milliseconds,
+        so that who only holds on keeps nobody out.
+        """
+        limits, server = self._limits, self._runner.server
+        assert server is not None
+        if len(server.connections) + len(self._coming) >= limits.connections:
+            return False
+        near = [task for task, other in self._coming.items() if other == host]
+        if len(near) >= limits.of_an_address:
+            near[0].cancel()
+        elif len(self._coming) >= limits.handshakes:
+            next(iter(self._coming)).cancel()
+        return len(self._coming) < 2 * limits.handshakes
 
     async def _welcome(self, sock: socket.socket, host: str) -> None:
         loop, server = asyncio.get_running_loop(), self._runner.server
@@ -204,8 +206,6 @@ class Server:
             pass  # it went away, or does not speak TLS
         else:
             self._admit(transport, handler)
-        finally:
-            self._handshakes -= Counter((host,))
 
     def _admit(self, transport: asyncio.Transport, handler: RequestHandler) -> None:
         server = self._runner.server
@@ -222,10 +222,6 @@ class Server:
             transport.abort()
         elif handler in open_now:
             self._peers[handler] = id, transport
-
-
-async def _awaited(work: Awaitable[None]) -> None:
-    await work
 
 
 async def _signed(_: web.Request, response: web.StreamResponse) -> None:

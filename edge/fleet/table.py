@@ -73,6 +73,12 @@ class Peer:
         """Where it answers, and then where else it says it is."""
         return distinct((*((self.endpoint,) if self.endpoint else ()), *self.record.endpoints))
 
+    @property
+    def likely(self) -> tuple[Endpoint, ...]:
+        """Where to try it: what anybody says does not displace what it says itself."""
+        first, own = self.candidates[:3], self.record.endpoints[:4]
+        return distinct((*first, *own, *self.candidates))
+
     def may_be_at(self, endpoints: Iterable[Endpoint]) -> bool:
         """Puts these first; whether one of them is new."""
         before = self.candidates

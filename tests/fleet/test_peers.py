@@ -216,17 +216,22 @@ async def test_who_asks_too_often_waits(fleet: Fleet) -> None:
             await ask()
 
 
-async def test_connections_without_a_handshake_are_bounded(fleet: Fleet) -> None:
-    async with group(fleet, 2) as (first, second):
+async def test_who_only_holds_on_keeps_nobody_out(fleet: Fleet) -> None:
+    async with group(fleet, 2) as (first, _):
         writers = []
+        coming, most = first._server._coming, first._settings.limits.of_an_address
         for _ in range(60):
             _, writer = await asyncio.open_connection("127.0.0.1", first.address.port)
             writers.append(writer)
-        assert first._server._handshakes.total() <= first._settings.limits.of_an_address
+        async with Client(fleet.member("x")) as client:
+            endpoint = ("127.0.0.1", first.address.port)
+            for _ in range(5):
+                await client.ask(first.me, endpoint, "/edge/v1/apps", None, 5)
+        await until(lambda: len(coming) <= most)
         for writer in writers:
             writer.transport.abort()
-        await until(lambda: first._server._handshakes.total() == 0)
-        await second.ask(first.me, "/edge/v1/apps", 5)
+        await until(lambda: not coming)
+        assert names(first) == {"n1"}
 
 
 def test_errors_of_ssl_have_kinds() -> None:
