@@ -64,7 +64,7 @@ class LanSource:
             if known is not None and known.digest == reference.digest:
                 return Resolved(known, None)
             return await self._manifest(reference)
-        found = await self._asked(reference, self._registry.resolve(reference, known))
+        found = await self._asked_soon(reference, self._registry.resolve(reference, known))
         digest = known.digest if known else None
         self._shared.hints.found(reference, found.descriptor.digest, digest)
         return found
@@ -104,7 +104,7 @@ class LanSource:
     async def referrers(
         self, reference: Reference, digest: Digest, artifact_type: str
     ) -> tuple[Descriptor, ...] | None:
-        return await self._asked(
+        return await self._asked_soon(
             reference, self._registry.referrers(reference, digest, artifact_type)
         )
 
@@ -135,21 +135,24 @@ class LanSource:
 
         if self.is_silent(reference) and (found := await of_neighbours()):
             return found
-        asked = self._asked(reference, self._registry.resolve(reference))
+        asked = self._asked_soon(reference, self._registry.resolve(reference))
         return await soon_or(asked, of_neighbours)
+
+    async def _asked_soon(self, reference: Reference, answer: Awaitable[T]) -> T:
+        """Of something small: a registry that takes long for it is silent already meanwhile."""
+        loop, registry = asyncio.get_running_loop(), reference.registry
+        timer = loop.call_later(SOON, lambda: self._shared.answered(registry, in_time=False))
+        try:
+            return await self._asked(reference, answer)
+        finally:
+            timer.cancel()
 
     async def _asked(self, reference: Reference, answer: Awaitable[T]) -> T:
         """Remembers whether the registry answered, whatever it said."""
-        registry, clock = reference.registry, asyncio.get_running_loop().time
-        begun = clock()
         try:
             found = await answer
         except PullError as error:
-            self._shared.answered(registry, in_time=isinstance(error, Refused))
+            self._shared.answered(reference.registry, in_time=isinstance(error, Refused))
             raise
-        except asyncio.CancelledError:
-            if clock() - begun >= SOON:
-                self._shared.answered(registry, in_time=False)
-            raise
-        self._shared.answered(registry, in_time=True)
+        self._shared.answered(reference.registry, in_time=True)
         return found
