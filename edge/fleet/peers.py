@@ -100,6 +100,7 @@ class Peers:
         self.excluded: str | None = None
         self._excluded_at = 0.0
         self._settings, self._tell, self._now = settings, tell, now
+        self._introduced = dict(settings.introduced)
         self._introduced_at = now()
         self._told_at = now()
         self._client = Client(identity)
@@ -232,6 +233,10 @@ class Peers:
         self._client.drop(ids)
         self._server.drop(ids)
 
+    def introduce(self, places: Mapping[str, tuple[str, ...]]) -> None:
+        """By id, where others may be: looked at while nobody is known."""
+        self._introduced = {**places, **self._introduced}
+
     async def ask(
         self,
         id: str,
@@ -271,7 +276,7 @@ class Peers:
     def _introduce(self) -> None:
         if any(True for _ in self.table.alive()):
             return
-        for id, places in self._settings.introduced.items():
+        for id, places in self._introduced.items():
             self._found(id, [split(text) for text in places])
 
     def _resolved(self, peer: str, endpoints: Sequence[Endpoint]) -> None:

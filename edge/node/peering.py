@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from edge.config import Address
 from edge.errors import EdgeError
-from edge.fleet import issuing, netlink
+from edge.fleet import issuing, keeping, netlink, remembered
 from edge.fleet.authority import Authority
 from edge.fleet.discovery import Advert, Discovery
 from edge.fleet.identity import MAX_REVOCATIONS, Identity
@@ -30,10 +30,11 @@ from edge.fleet.peers import Facts, Peers, Settings
 from edge.fleet.renewing import Renewing
 from edge.fleet.server import peer_of
 from edge.fleet.table import Peer
-from edge.fleet.wire import Endpoint
+from edge.fleet.wire import Endpoint, show_address
 from edge.node import peerview
 from edge.node.fleet import Hosted
 from edge.node.sharing import sharing
+from edge.platform.files import unreadable
 from edge.registry.lan.lan import Lan
 from edge.registry.sync.status import AppStatus
 
@@ -43,6 +44,8 @@ _log = logging.getLogger("edge.fleet")
 
 # Seconds for a list of revocations or a certificate.
 _ASK = 10.0
+# Seconds until peers are remembered for the next start, and between two times.
+_FIRST_KEPT, _KEPT = 60.0, 1800.0
 # Applications that a node tells its peers of by name.
 _APPS_MOST = 2000
 
@@ -58,6 +61,9 @@ class Peering:
         self._apps, self._generation = hosted.sync.apps, hosted.generation
         self._tasks: set[asyncio.Task[None]] = set()
         self._fetching = False
+        directory = self._settings.node.state_dir / keeping.DIRECTORY
+        self._file = directory / "peers.json"
+        self._known: remembered.Places = {}
         self.peers = Peers(
             identity,
             Settings(
@@ -75,6 +81,8 @@ class Peering:
 
     async def __aenter__(self) -> Self:
         """Raises EdgeError where it cannot listen."""
+        self._known = await asyncio.to_thread(remembered.load, self._file)
+        self.peers.introduce(self._known)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._end)
             lan = await stack.enter_async_context(self._sharing())
@@ -85,6 +93,7 @@ class Peering:
                 self.discovery = self._discovery()
                 await stack.enter_async_context(self.discovery)
             self._start(self._renewing.run(), "renewing")
+            self._start(self._remember(), "remember peers")
             self._stack = stack.pop_all()
         return self
 
@@ -196,6 +205,9 @@ class Peering:
             _log.warning("the list of revocations of %s: %s", id[:12], error)
         finally:
             self._fetching = False
+        directory = self._settings.node.state_dir / keeping.DIRECTORY
+        self._file = directory / "peers.json"
+        self._known: remembered.Places = {}
 
     async def _renew(self, request: bytes) -> bytes:
         identity, authority = self.identity, self._authority
@@ -205,6 +217,29 @@ class Peering:
             )
             return issued.pem
         return await self.peers.ask(identity.issuer, issuing.RENEW, _ASK, body=request)
+
+    async def _remember(self) -> None:
+        """For a start at which nobody is heard of."""
+        pause = _FIRST_KEPT
+        while True:
+            await asyncio.sleep(pause)
+            pause = _KEPT
+            places = self._places()
+            if places and places != self._known:
+                self._known = places
+                try:
+                    await asyncio.to_thread(remembered.save, self._file, places)
+                except OSError as error:
+                    _log.warning("%s: %s", self._file, unreadable(error))
+
+    def _places(self) -> remembered.Places:
+        """Those that were known before stay, if they live: a file that changes wears cards."""
+        alive = {peer.id: peer for peer in self.peers.table.alive()}
+        chosen = [*(id for id in self._known if id in alive), *sorted(alive)]
+        return {
+            id: tuple(show_address(at) for at in alive[id].places if "%" not in at[0])
+            for id in list(dict.fromkeys(chosen))[: remembered.MOST]
+        }
 
     # Tasks
 

@@ -13,6 +13,7 @@ import pytest
 from peers_lab import FAST, Fleet, group, names, peers, until
 
 from edge.errors import BundleError, PullError
+from edge.fleet import remembered
 from edge.fleet.asking import Excluded, Impostor, Unanswered
 from edge.fleet.client import Client
 from edge.fleet.identity import Identity
@@ -270,3 +271,23 @@ def test_a_node_without_a_fleet_loads_nothing_of_it() -> None:
     loaded = set(done.stdout.split()) - light
     assert "edge.node.fleet" in loaded
     assert not [module for module in loaded if module.startswith(heavy)]
+
+
+async def test_peers_of_the_last_run_are_looked_at(fleet: Fleet, tmp_path: Path) -> None:
+    async with group(fleet, 2) as (first, second):
+        file = tmp_path / "peers.json"
+        remembered.save(file, {first.me: (str(first.address),)})
+        third = peers(fleet.member("x"), "x")
+        third.introduce(remembered.load(file))
+        async with third:
+            await until(lambda: "x" in names(first) & names(second))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"schema": 2, "peers": {}}', '{"schema": 1, "peers": {"x": ["y"]}}']
+)
+def test_a_damaged_list_of_peers_is_none(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "peers.json"
+    file.write_text(text)
+    assert remembered.load(file) == {}
+    assert remembered.load(tmp_path / "missing") == {}
