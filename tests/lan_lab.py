@@ -168,13 +168,14 @@ class Fleet:
         document: str | None = None,
         upload: int = 0,
         settling: float = 0.0,
+        patience: Patience = HASTY,
     ) -> Board:
         number = len(self.boards)
         id = name(number)
         session = await self.opened.enter_async_context(
             aiohttp.ClientSession(auto_decompress=False)
         )
-        client = await self.opened.enter_async_context(RegistryClient(patience=HASTY))
+        client = await self.opened.enter_async_context(RegistryClient(patience=patience))
         neighbours = Neighbours(id, self.ports, session)
         store = ContentStore(directory / f"node-{number}")
         moved: list[Reference] = []
@@ -227,6 +228,7 @@ class Counted:
     host: str = ""
     received: int = 0  # by clients
     is_cut: bool = False
+    is_mute: bool = False  # connections are taken, and nothing comes
     rate: float = 0.0  # bytes a second of each connection; 0: no bound
     writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
@@ -247,6 +249,8 @@ async def counted(host: str) -> AsyncIterator[Counted]:
     ) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(16 << 10):
+                if found.is_mute:
+                    continue
                 count(len(data))
                 if found.rate:
                     await asyncio.sleep(len(data) / found.rate)

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from lan_lab import Board, Counted, Fleet, counted, fleet, noise, push, together
+from lan_lab import HASTY, Board, Counted, Fleet, counted, fleet, noise, push, together
 from registry_lab import docker_registry
 
 from edge.config import ApplicationEntry, Node, Registry
 from edge.errors import BundleError, PullError
 from edge.registry import transfer
-from edge.registry.client import RegistryClient
+from edge.registry.client import Patience, RegistryClient
 from edge.registry.digest import Digest
 from edge.registry.fleetdoc import artifact
 from edge.registry.fleetdoc.document import Document, Target
@@ -102,12 +102,14 @@ class Site:
 
 
 @asynccontextmanager
-async def site(tmp_path: Path, count: int, *, signed: bool = True) -> AsyncIterator[Site]:
+async def site(
+    tmp_path: Path, count: int, *, signed: bool = True, patience: Patience = HASTY
+) -> AsyncIterator[Site]:
     (tmp_path / "registry").mkdir()
     with docker_registry(tmp_path / "registry") as host:
         async with counted(host) as uplink:
             document = f"{uplink.host}/fleet/site-a:stable"
-            async with fleet(tmp_path, count, document=document) as nodes:
+            async with fleet(tmp_path, count, document=document, patience=patience) as nodes:
                 found = Site(uplink, nodes, tmp_path)
                 found.fed = [Fed(b, found.document, signed=signed) for b in nodes.boards]
                 yield found
@@ -122,6 +124,19 @@ async def test_all_nodes_get_what_the_first_one_has(tmp_path: Path, kind: Format
         async with asyncio.timeout(40):
             assert set(await together(node.take() for node in it.fed[1:])) == {expected}
         assert [node.follower.status().generation for node in it.fed] == [1] * 5
+
+
+async def test_a_registry_that_hangs_is_waited_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.registry.source.SOON", 0.3)
+    monkeypatch.setattr("edge.registry.lan.source.SOON", 0.3)
+    async with site(tmp_path, 3, patience=Patience(total=60.0, silence=60.0)) as it:
+        await it.publish(1)
+        expected = await it.fed[0].take()
+        it.uplink.is_mute = True
+        async with asyncio.timeout(15):  # it alone would take minutes
+            assert set(await together(node.take() for node in it.fed[1:])) == {expected}
 
 
 async def test_the_newest_generation_of_several_neighbours_counts(tmp_path: Path) -> None:
