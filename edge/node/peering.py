@@ -205,9 +205,6 @@ class Peering:
             _log.warning("the list of revocations of %s: %s", id[:12], error)
         finally:
             self._fetching = False
-        directory = self._settings.node.state_dir / keeping.DIRECTORY
-        self._file = directory / "peers.json"
-        self._known: remembered.Places = {}
 
     async def _renew(self, request: bytes) -> bytes:
         identity, authority = self.identity, self._authority
