@@ -1,7 +1,7 @@
 """`make bench`: ours and the peers side by side, in interleaved rounds. A table, and bench.json.
 
-    run.py [--rounds 3] [--seconds 3] [--only micro,http,memory,start,mqtt,density] [--json FILE]
-           [--readme]
+    run.py [--rounds 3] [--seconds 3] [--only micro,http,memory,start,mqtt,density,fleet]
+           [--json FILE] [--readme]
 
 Every server runs on core 0, the load comes from core 1. A figure is the median of its rounds; a
 ratio is the median of the ratios of each round, so that a noisy minute hits both sides.
@@ -31,6 +31,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "guests")]
 
 import build  # noqa: E402
 import density  # noqa: E402
+import fleet  # noqa: E402
 import mqtt  # noqa: E402
 from load import Result, load  # noqa: E402
 from servers import Server, aiohttp_bare, edge, wasmtime_serve  # noqa: E402
@@ -58,7 +59,7 @@ class Bench:
         """One row: for each server its figure in each round."""
         entry: dict[str, Any] = {"row": row, "unit": unit, "rounds": rounds}
         entry["median"] = {name: median(figures) for name, figures in rounds.items()}
-        for peer in ("wasmtime serve", "aiomqtt"):
+        for peer in ("wasmtime serve", "aiomqtt", "each for itself"):
             if "edge" in rounds and peer in rounds:
                 pairs = zip(rounds["edge"], rounds[peer], strict=True)
                 entry["ratio"] = median(ours / theirs for ours, theirs in pairs)
@@ -190,6 +191,16 @@ class Bench:
         for row, unit, figures in density.rows(guest("hello"), self.rounds):
             self.add(row, unit, figures)
 
+    # --- a fleet --------------------------------------------------------------------------------
+
+    def fleet(self) -> None:
+        """A new version on nodes of one network, that share it or not."""
+        if os.geteuid() != 0:
+            say("fleet: left out: network namespaces need root")
+            return
+        for row, unit, figures in fleet.rows(guest("hello"), self.rounds):
+            self.add(row, unit, figures)
+
     # --- in one process -------------------------------------------------------------------------
 
     def micro(self) -> None:
@@ -269,7 +280,8 @@ def tables(rows: list[dict[str, Any]]) -> str:
     """Markdown, as it goes into the README: a table for each kind of peer."""
     messages = [row for row in rows if "aiomqtt" in row["median"]]
     dense = [row for row in rows if " applications: " in row["row"]]
-    others = [row for row in rows if row not in messages and row not in dense]
+    shared = [row for row in rows if "each for itself" in row["median"]]
+    others = [row for row in rows if row not in (*messages, *dense, *shared)]
     parts = []
     if others:
         parts.append(table(others, ("edge", "wasmtime serve"), ("aiohttp",)))
@@ -278,6 +290,8 @@ def tables(rows: list[dict[str, Any]]) -> str:
         parts.append(table(messages, ("edge", "aiomqtt"), beside))
     if dense:
         parts.append(table(dense, ("edge", "import alone"), ()))
+    if shared:
+        parts.append(table(shared, ("edge", "each for itself"), ()))
     return "\n\n".join(parts)
 
 
@@ -318,7 +332,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=3)
-    parser.add_argument("--only", default="micro,http,memory,start,mqtt,density")
+    parser.add_argument("--only", default="micro,http,memory,start,mqtt,density,fleet")
     parser.add_argument("--json", type=Path, default=ROOT / "bench.json")
     parser.add_argument("--readme", action="store_true", help="put the table into README.md")
     options = parser.parse_args()
