@@ -13,7 +13,7 @@ __all__ = ["Argument", "Command", "whole"]
 Kind = Literal["none", "file", "directory", "choice", "text"]
 
 # Names of values that are on this machine. Everything else a shell cannot know.
-FILES = {"FILE", "APP", "PATH", "REF|FILE", "DIR|FILE.tar"}
+FILES = {"FILE", "APP", "REF|FILE", "DIR|FILE.tar"}
 
 
 @dataclass(frozen=True, slots=True)

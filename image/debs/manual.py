@@ -118,7 +118,7 @@ def verb(command: Command) -> str:
 def item(argument: Argument) -> str:
     value = f" \\fI{plain(argument.value)}\\fR" if argument.value else ""
     names = ", ".join(f"\\fB{plain(flag)}\\fR{value}" for flag in argument.flags) or value.strip()
-    return lines(".TP", names, plain(argument.help or "."))
+    return lines(".TP", names, plain(argument.help) or "\\&")
 
 
 # edge.toml(5)
@@ -171,7 +171,7 @@ def table(block: str) -> str:
 def row(line: str) -> str:
     name, *cells = (cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|")))
     text = " \\(em ".join(inline(cell) for cell in cells if cell and cell != "–")
-    return lines(".TP", f"\\fB{plain(name.replace('`', ''))}\\fR", text or ".")
+    return lines(".TP", f"\\fB{plain(name.replace('`', ''))}\\fR", text or "\\&")
 
 
 def inline(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,10 +135,21 @@ path = "/srv/app"
 """
 
 
+def with_time_zones(machine: Machine) -> None:
+    """Of what the package depends on these roots lack one. It comes from Debian, as apt would."""
+    for command in (["update"], ["install", "--yes", "--no-install-recommends", "tzdata"]):
+        subprocess.run(
+            ["chroot", str(machine.root), "apt-get", "-qq", *command],
+            check=True,
+            capture_output=True,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive"},
+        )
+
+
 @pytest.fixture(params=SUITES)
 def machine(machines: Lab, request: pytest.FixtureRequest) -> Iterator[Machine]:
     """A bare Debian with systemd, which nothing of edge was put into."""
-    machine = machines.machine(request.param, installed=False)
+    machine = machines.machine(request.param, installed=False, prepare=with_time_zones)
     machine.write("srv/app/spin.toml", MANIFEST)
     shutil.copy(GUESTS / "store.wasm", machine.root / "srv/app")
     yield machine
