@@ -23,7 +23,7 @@ test: $(VENV)/.stamp guests
 
 soak: $(VENV)/.stamp guests
 	@.ci/packages test
-	EDGE_SOAK=full $(BIN)/pytest -s tests/soak $(ARGS)
+	EDGE_SOAK=full $(BIN)/pytest -s tests/soak tests/fleet $(ARGS)
 
 lint: $(VENV)/.stamp
 	$(BIN)/ruff format --check .

@@ -88,7 +88,7 @@ def test_ten_nodes_fetch_a_bundle_once(net: Lab, guest: Guest) -> None:
 
     before = net.uplink.sent()
     route = publisher.push()
-    seconds = live(ten, route, 60)
+    seconds = live(ten, route, 120)
     sent = uplink_since(net, before)
     ratio = sum(sent.values()) / SIZE
     say(
