@@ -165,6 +165,46 @@ async def test_no_more_wait_for_a_turn_than_there_is_room_for(
     slots.close()
 
 
+async def test_a_turn_ends_when_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttle, "_TURN", 0.2)
+    slots = Slots(1)
+    async with asyncio.timeout(10), slots.of("greedy"), slots.of("greedy"):
+        async with slots.of("greedy"):  # nobody else wants it: it goes on
+            pass
+        async with slots.of("b"):  # though nothing of it has ended
+            pass
+    slots.close()
+
+
+async def test_one_does_not_fill_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttle, "_TURN", 0.3)
+    slots = Slots(1)
+
+    async def part(id: str) -> bool:
+        try:
+            async with slots.of(id):
+                return True
+        except Full:
+            return False
+
+    async with asyncio.timeout(10), slots.of("a"):
+        flood = [asyncio.get_running_loop().create_task(part("b")) for _ in range(100)]
+        await until(lambda: sum(task.done() for task in flood) == 100 - throttle._MOST_OF_ONE)
+        assert await part("c")
+        assert [await task for task in flood].count(True) == throttle._MOST_OF_ONE
+    slots.close()
+
+
+async def test_who_goes_away_gives_back_what_it_was_promised() -> None:
+    paced = Throttle(1000)
+    tasks = [asyncio.get_running_loop().create_task(paced(4096)) for _ in range(100)]
+    await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert paced._free - asyncio.get_running_loop().time() < 5, "one piece, not minutes"
+
+
 async def test_all_together_stay_below_the_bound() -> None:
     paced = Throttle(1_000_000)
     begun = asyncio.get_running_loop().time()

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from edge.registry.digest import Digest
 from edge.registry.lan.board import Board
-from edge.registry.lan.talk import BLOBS, HOLDERS, Report
+from edge.registry.lan.talk import BLOBS, HOLDERS, Report, is_id
 from edge.registry.lan.throttle import Full, Slots, Throttle
 from edge.registry.mirror.answers import Refusal, refusals
 from edge.registry.mirror.holdings import Holdings
@@ -36,7 +36,6 @@ _LONGEST_WAIT = 10
 _BEGUN = 2.0
 # Where signatures are, by cosign and the distribution specification: they prove themselves.
 _SIGNATURES = re.compile(r"sha256-[0-9a-f]{64}(?:\.sig)?")
-_ID = re.compile(r"[a-z0-9]{1,64}")
 
 
 class Serving:
@@ -148,7 +147,7 @@ class Serving:
         report = await self._report(digest)
         if not report.here:
             lost = request.query.get("lost")
-            if lost is not None and not _ID.fullmatch(lost):
+            if lost is not None and not is_id(lost):
                 raise Refusal(400, "UNSUPPORTED", "lost: is not the id of a node")
             fetcher = self._board.appoint(digest, self._who(request), lost)
             report = Report(holders=report.holders, fetcher=fetcher)

@@ -6,6 +6,7 @@ Who answers what cannot be is penalised here, in one place.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from weakref import WeakValueDictionary
 
 import aiohttp
 
-from edge.application.fields import Table, Where, boolean, integer, items, string
+from edge.application.fields import Table, Where, boolean, integer, items, parsed
 from edge.errors import BundleError, EdgeError, PullError
 from edge.registry import manifest
 from edge.registry.answers import read_some
@@ -25,7 +26,7 @@ from edge.registry.manifest import ACCEPTED, MAX_MANIFEST, Descriptor
 from edge.registry.reference import Reference
 from edge.registry.source import Resolved
 
-__all__ = ["HOLDERS", "WAIT", "Busy", "Part", "Report", "Talk", "Unanswered"]
+__all__ = ["HOLDERS", "WAIT", "Busy", "Part", "Report", "Talk", "Unanswered", "is_id"]
 
 # Where nodes tell each other about blobs, beside the `/v2/` that they are served by.
 BLOBS = "/edge/v1/blobs"
@@ -50,6 +51,7 @@ _MANIFEST = 10.0
 _AT_ONCE = 8
 _MAX_REPORT = 16 << 10
 _MOST_NAMES = 16
+_ID = re.compile(r"[a-z0-9]{1,64}")
 # Longer pauses are not ours to take: somebody else may have it.
 _LONGEST_PAUSE = 2.0
 
@@ -197,7 +199,7 @@ def _pause(response: aiohttp.ClientResponse) -> float:
 
 def _holders(response: aiohttp.ClientResponse) -> tuple[str, ...]:
     named = response.headers.get(HOLDERS, "").split(",")[:_MOST_NAMES]
-    return tuple(name for part in named if (name := part.strip()))
+    return tuple(name for part in named if is_id(name := part.strip()))
 
 
 async def _body(response: aiohttp.ClientResponse, blob: Descriptor, part: Part) -> bytearray:
@@ -251,6 +253,17 @@ def _resolved(reference: Reference, data: bytes, response: aiohttp.ClientRespons
     return Resolved(Descriptor(found.media_type, digest, len(data)), data)
 
 
+def is_id(text: str) -> bool:
+    """Whether it can be a node's; it is written into requests."""
+    return bool(_ID.fullmatch(text))
+
+
+def _id(text: str) -> str:
+    if not is_id(text):
+        raise ValueError("is not the id of a node")
+    return text
+
+
 def _read_report(data: bytes) -> Report:
     if len(data) > _MAX_REPORT:
         raise _Lied("says more about a blob than there is to say")
@@ -265,7 +278,7 @@ def _report(value: object, where: Where) -> Report:
     no_names: tuple[str, ...] = ()
     return Report(
         here=table.get("here", boolean, False),
-        holders=table.get("holders", items(string), no_names)[:_MOST_NAMES],
+        holders=table.get("holders", items(parsed(_id)), no_names)[:_MOST_NAMES],
         received=table.optional("received", integer(0, 1 << 50)),
-        fetcher=table.optional("fetcher", string),
+        fetcher=table.optional("fetcher", parsed(_id)),
     )

@@ -14,10 +14,12 @@ __all__ = ["Full", "Slots", "Throttle"]
 _ACTIVE = 3
 # Bytes that are sent together at least.
 _PIECE = 4 << 10
+# Seconds after which a turn ends when others wait, whatever is still under way.
+_TURN = 10.0
 # Seconds after its last part in which a neighbour's next one is expected.
 _IDLE = 0.5
-# Seconds for which, and number of neighbours that, wait here for a turn.
-_WAIT, _MOST_WAITING = 2.0, 64
+# Seconds for which requests wait here for a turn, how many, and how many of one neighbour.
+_WAIT, _MOST_WAITING, _MOST_OF_ONE = 2.0, 64, 4
 
 
 class Throttle:
@@ -37,7 +39,11 @@ class Throttle:
         now = asyncio.get_running_loop().time()
         begin = max(now, self._free)
         self._free = begin + size / self.rate
-        await asyncio.sleep(begin - now)
+        try:
+            await asyncio.sleep(begin - now)
+        except asyncio.CancelledError:  # who asked is gone: others need not wait for it
+            self._free -= size / self.rate
+            raise
         return size
 
 
@@ -47,12 +53,13 @@ class Full(Exception):
 
 @dataclass(slots=True)
 class _Served:
+    since: float
+    last: float
     parts: int = 0
-    last: float = 0.0
 
 
 class Slots:
-    """Who is served. A neighbour that has a turn keeps it while it goes on asking."""
+    """Who is served. A neighbour that has a turn keeps it while it goes on asking, for a while."""
 
     def __init__(self, active: int = _ACTIVE) -> None:
         self._active = active
@@ -68,9 +75,10 @@ class Slots:
     @asynccontextmanager
     async def of(self, id: str) -> AsyncIterator[None]:
         """One part for a neighbour, in its turn; raises Full when that does not come soon."""
+        self._tidy()
         if id not in self._served and (self._waiting or len(self._served) >= self._active):
             await self._turn(id)
-        served = self._served.setdefault(id, _Served())
+        served = self._served.setdefault(id, _Served(_now(), _now()))
         served.parts += 1
         try:
             yield
@@ -87,7 +95,8 @@ class Slots:
             self._tidy()
 
     async def _turn(self, id: str) -> None:
-        if len(self._waiting) >= _MOST_WAITING:
+        own = sum(other == id for other, _ in self._waiting)
+        if len(self._waiting) >= _MOST_WAITING or own >= _MOST_OF_ONE:
             raise Full
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((id, turn))
@@ -104,19 +113,25 @@ class Slots:
     def _tidy(self) -> None:
         """Ends the turns of who asks for nothing, and gives them to who waits."""
         now = _now()
-        idle = [i for i, s in self._served.items() if not s.parts and now - s.last >= _IDLE]
-        for id in idle:
-            del self._served[id]
+        if self._waiting:
+            over = [id for id, served in self._served.items() if _end(served) <= now]
+            for id in over:
+                del self._served[id]
         while self._waiting and len(self._served) < self._active:
             id, turn = self._waiting.popleft()
             if not turn.done():
-                self._served.setdefault(id, _Served(last=now))
+                self._served.setdefault(id, _Served(now, now))
                 turn.set_result(None)
         self.close()
-        resting = [served.last for served in self._served.values() if not served.parts]
-        if self._waiting and resting:
+        if self._waiting and self._served:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_at(min(resting) + _IDLE, self._tidy)
+            self._timer = loop.call_at(min(map(_end, self._served.values())), self._tidy)
+
+
+def _end(served: _Served) -> float:
+    """When its turn ends, if somebody waits for it then."""
+    end = served.since + _TURN
+    return end if served.parts else min(end, served.last + _IDLE)
 
 
 def _now() -> float:
