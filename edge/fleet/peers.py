@@ -123,6 +123,7 @@ class Peers:
             report=self.reports.add,
             now=now,
         )
+        self._static = StaticPeers(settings.static, self._resolved)
         self._identity = identity
         self._routes = routes(self.life.gossip, self.life.prober, applications, now)
 
@@ -149,8 +150,7 @@ class Peers:
             await stack.enter_async_context(self._client)
             await stack.enter_async_context(self._server)
             self._change()
-            static = StaticPeers(settings.static, self._resolved)
-            await stack.enter_async_context(static)
+            await stack.enter_async_context(self._static)
             running = asyncio.get_running_loop().create_task(self.life.run(), name="peers")
             stack.push_async_callback(_ended, running)
             self._stack = stack.pop_all()
@@ -221,6 +221,16 @@ class Peers:
         """Somebody advertises that this node is there: a hint."""
         self.life.prober.heard(id, endpoints, name)
         self.life.wake()
+
+    def tell_again(self) -> None:
+        """This node may have something new to say of itself."""
+        self._told_at = self._now()
+        self.life.wake()
+
+    def network_changed(self) -> None:
+        """Names may mean other addresses, and this node may have others."""
+        self._static.again()
+        self.tell_again()
 
     def vanished(self, id: str) -> None:
         """It said goodbye to the network, or somebody did in its name."""

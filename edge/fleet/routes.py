@@ -22,6 +22,8 @@ APPS = "/edge/v1/apps"
 _BODY = 5.0
 # Questions of one peer: so many at once, and so many a second after that.
 _BURST, _RATE = 40.0, 10.0
+# Bytes of a message that count as one more question: to read them takes as long.
+_TURN = 16 << 10
 _PACES_MOST = 1024
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -34,14 +36,16 @@ class _Pace:
         self._now = now
         self._left: dict[str, tuple[float, float]] = {}
 
-    def allows(self, id: str) -> bool:
+    def allows(self, id: str, turns: float = 1.0) -> bool:
+        """What is too much now costs nothing."""
         now = self._now()
         left, since = self._left.pop(id, (_BURST, now))
         left = min(_BURST, left + (now - since) * _RATE)
-        self._left[id] = max(left - 1, 0), now
+        allowed = left >= turns
+        self._left[id] = left - turns if allowed else left, now
         while len(self._left) > _PACES_MOST:
             del self._left[next(iter(self._left))]
-        return left >= 1
+        return allowed
 
 
 def routes(
@@ -70,6 +74,8 @@ def routes(
 
     async def message(request: web.Request) -> web.StreamResponse:
         data = await _body(request)
+        if not pace.allows(peer_of(request), len(data) / _TURN):
+            raise web.HTTPTooManyRequests
         return _answered(gossip.told(peer_of(request), host_of(request), data))
 
     async def indirect(request: web.Request) -> web.StreamResponse:
@@ -91,11 +97,13 @@ def _answered(data: bytes) -> web.Response:
 
 
 async def _body(request: web.Request) -> bytes:
+    found = bytearray()
     try:
         async with asyncio.timeout(_BODY):
-            data = await request.read()
+            async for piece in request.content.iter_any():
+                found += piece
+                if len(found) > BODY_MOST:
+                    raise web.HTTPRequestEntityTooLarge(BODY_MOST, len(found))
     except TimeoutError:
         raise web.HTTPRequestTimeout from None
-    if len(data) > BODY_MOST:
-        raise web.HTTPRequestEntityTooLarge(BODY_MOST, len(data))
-    return data
+    return bytes(found)

@@ -7,14 +7,14 @@ that this version does not know are passed over, so that versions can be mixed.
 from __future__ import annotations
 
 import enum
-import ipaddress
 import json
 import re
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from edge.application.fields import Table, Where, integer, items, parsed, string
+from edge.application.fields import Reader, Table, Where, integer, items, parsed
 from edge.errors import BundleError, ConfigError
 
 __all__ = [
@@ -44,7 +44,7 @@ __all__ = [
 # Nodes of one fleet that a node keeps in mind, itself not among them.
 PEERS_MOST = 256
 # Bytes of one message: as many records, with the longest names and addresses.
-BODY_MOST = 512 << 10
+BODY_MOST = 256 << 10
 # Bytes of a hint, and how many a message carries.
 HINT_MOST = 512
 _HINTS_MOST = 64
@@ -54,8 +54,7 @@ _NUMBER_MOST = 1 << 53
 
 _ID = re.compile(r"[a-z2-7]{52}")
 _PRINTABLE = re.compile(r"[ -~]{0,255}")
-# What an interface may be called, after an address of its link.
-_SCOPE = re.compile(r"[!-$&-~]{1,15}")
+T = TypeVar("T")
 
 # Host, an IP address without brackets, and port.
 Endpoint = tuple[str, int]
@@ -156,26 +155,34 @@ def write_record(record: Record) -> dict[str, Any]:
 
 
 def read_record(value: object, where: Where) -> Record:
-    """Raises ConfigError."""
-    table = Table(value, where)
-    incarnation, status, counter = table.need("is", _version)
+    """Raises ConfigError. By hand: there are hundreds in a message, read between two events."""
+    try:
+        return _record(value)
+    except (ValueError, TypeError, KeyError, OSError):
+        raise where.error("is not what is known of a node") from None
+
+
+def _record(value: Any) -> Record:
+    incarnation, status, counter = _version(value["is"])
+    generation = value.get("gen")
+    facts = Facts(
+        _text(value["name"] or None, 64),
+        _number(value["port"] or None, 65535),
+        _text(value.get("v", "")),
+        _text(value.get("arch", "")),
+        _text(value.get("inv", "")),
+        None if generation is None else _number(generation),
+        _number(value.get("apps", 0)),
+        _number(value.get("crl", 0)),
+    )
     return Record(
-        table.need("id", parsed(_id)),
-        Facts(
-            table.need("name", parsed(_name)),
-            table.need("port", integer(1, 65535)),
-            table.get("v", parsed(_text), ""),
-            table.get("arch", parsed(_text), ""),
-            table.get("inv", parsed(_text), ""),
-            table.get("gen", _maybe_number, None),
-            table.get("apps", integer(0, _NUMBER_MOST), 0),
-            table.get("crl", integer(0, _NUMBER_MOST), 0),
-        ),
-        table.get("at", _endpoints, ()),
+        _id(value["id"]),
+        facts,
+        _endpoints(value.get("at", [])),
         incarnation,
         counter,
         Status(status),
-        table.get("also", _endpoints, ()),
+        _endpoints(value.get("also", [])),
     )
 
 
@@ -204,20 +211,31 @@ def read_message(data: bytes, what: str) -> Message:
 
 def _message(value: object, where: Where) -> Message:
     table = Table(value, where)
-    have = table.optional("have", _have)
     return Message(
-        _few(table.get("news", items(read_record), ()), PEERS_MOST + 1, where),
-        _few(table.get("hints", items(_hint), ()), _HINTS_MOST, where),
-        have,
-        _few(table.get("want", items(parsed(_id)), ()), PEERS_MOST + 1, where),
+        table.get("news", _few(PEERS_MOST + 1, read_record), ()),
+        table.get("hints", _few(_HINTS_MOST, _hint), ()),
+        table.optional("have", _have),
+        table.get("want", _few(PEERS_MOST + 1, parsed(_id)), ()),
         table.get("digest", parsed(_text), ""),
     )
+
+
+def _few(most: int, read: Reader[T]) -> Reader[tuple[T, ...]]:
+    def read_all(value: object, where: Where) -> tuple[T, ...]:
+        if isinstance(value, list) and len(value) > most:
+            raise where.error(f"has more than {most}")
+        return items(read)(value, where)
+
+    return read_all
 
 
 def _have(value: object, where: Where) -> dict[str, Version]:
     if not isinstance(value, dict) or len(value) > PEERS_MOST + 1:
         raise where.error("must be a table of few nodes")
-    return {parsed(_id)(id, where): _version(version, where) for id, version in value.items()}
+    try:
+        return {_id(id): _version(version) for id, version in value.items()}
+    except (ValueError, TypeError):
+        raise where.error("is not what is known of nodes") from None
 
 
 def _hint(value: object, where: Where) -> Hint:
@@ -231,61 +249,50 @@ def _hint(value: object, where: Where) -> Hint:
     )
 
 
-def _version(value: object, where: Where) -> Version:
-    if not isinstance(value, list) or len(value) != 3:
-        raise where.error("must be three numbers")
-    number, status = integer(0, _NUMBER_MOST), integer(0, max(Status))
-    return number(value[0], where), status(value[1], where), number(value[2], where)
+# What follows raises ValueError, TypeError or OSError for what it is not.
 
 
-def _maybe_number(value: object, where: Where) -> int | None:
-    """`null` is none."""
-    return None if value is None else integer(0, _NUMBER_MOST)(value, where)
+def _version(value: Any) -> Version:
+    incarnation, status, counter = value
+    return _number(incarnation), _number(status, max(Status)), _number(counter)
 
 
-def _endpoints(value: object, where: Where) -> tuple[Endpoint, ...]:
-    """Those that can be an address in another machine's network."""
-    if not isinstance(value, list):
-        raise where.error("must be a list")
-    found = (_endpoint(item, where) for item in value[:ADDRESSES_MOST])
-    return tuple(endpoint for endpoint in found if endpoint)
+def _number(value: object, most: int = _NUMBER_MOST) -> int:
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError("is not a number that can be")
+    return value
 
 
-def _endpoint(value: object, where: Where) -> Endpoint | None:
-    if not isinstance(value, list) or len(value) != 2:
-        raise where.error("must be an address and a port")
-    host, port = string(value[0], where), integer(1, 65535)(value[1], where)
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        raise where.error("must be an IP address") from None
-    if address.is_link_local or address.is_multicast or address.is_unspecified:
-        return None
-    return str(address), port
+def _text(value: object, most: int = 128) -> str:
+    if type(value) is not str or len(value) > most or not _PRINTABLE.fullmatch(value):
+        raise ValueError(f"must be at most {most} characters of printable ASCII")
+    return value
 
 
-def _few(found: tuple[Any, ...], most: int, where: Where) -> tuple[Any, ...]:
-    if len(found) > most:
-        raise where.error(f"has more than {most} of one kind")
-    return found
-
-
-def _id(text: str) -> str:
-    if not _ID.fullmatch(text):
+def _id(value: object) -> str:
+    if type(value) is not str or not _ID.fullmatch(value):
         raise ValueError("is not the id of a node")
-    return text
+    return value
 
 
-def _text(text: str) -> str:
-    if not _PRINTABLE.fullmatch(text) or len(text) > 128:
-        raise ValueError("must be at most 128 characters of printable ASCII")
-    return text
+def _endpoints(value: object) -> tuple[Endpoint, ...]:
+    """Those that can be an address in another machine's network."""
+    if type(value) is not list or len(value) > ADDRESSES_MOST:
+        raise ValueError("must be a list of few addresses")
+    found = ((_address(host), _number(port or None, 65535)) for host, port in value)
+    return tuple((host, port) for host, port in found if host is not None)
 
 
-def _name(text: str) -> str:
-    if not text or not _PRINTABLE.fullmatch(text) or len(text) > 64:
-        raise ValueError("must be 1 to 64 characters of printable ASCII")
-    return text
+def _address(text: str) -> str | None:
+    """None: of a link, of many machines, or of none."""
+    family = socket.AF_INET6 if ":" in text else socket.AF_INET
+    packed = socket.inet_pton(family, text)
+    if family == socket.AF_INET6:
+        link_local = packed[0] == 0xFE and packed[1] & 0xC0 == 0x80
+        usable = any(packed) and packed[0] != 0xFF and not link_local
+    else:
+        usable = 0 < packed[0] < 224 and packed[:2] != b"\xa9\xfe"
+    return socket.inet_ntop(family, packed) if usable else None
 
 
 def hint_text(text: str) -> str:

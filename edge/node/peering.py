@@ -19,15 +19,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from edge.config import Address
-from edge.errors import EdgeError
 from edge.fleet import issuing, keeping, netlink, remembered
 from edge.fleet.authority import Authority
 from edge.fleet.discovery import Advert, Discovery
 from edge.fleet.identity import MAX_REVOCATIONS, Identity
 from edge.fleet.interfaces import followed, hosts
-from edge.fleet.names import Refused
 from edge.fleet.peers import Facts, Peers, Settings
 from edge.fleet.renewing import Renewing
+from edge.fleet.revoking import Revocations
 from edge.fleet.server import peer_of
 from edge.fleet.table import Peer
 from edge.fleet.wire import Endpoint, show_address
@@ -44,6 +43,8 @@ _log = logging.getLogger("edge.fleet")
 
 # Seconds for a list of revocations or a certificate.
 _ASK = 10.0
+# Seconds in which changes of the network gather.
+_SETTLED = 1.0
 # Seconds until peers are remembered for the next start, and between two times.
 _FIRST_KEPT, _KEPT = 60.0, 1800.0
 # Applications that a node tells its peers of by name.
@@ -60,7 +61,10 @@ class Peering:
         self._hosted, self._settings = hosted, hosted.settings
         self._apps, self._generation = hosted.sync.apps, hosted.generation
         self._tasks: set[asyncio.Task[None]] = set()
-        self._fetching = False
+        self._revocations = Revocations(identity, self.ask_for_revocations)
+        self._works = False
+        self._version = importlib.metadata.version("edge")
+        self._own: tuple[Endpoint, ...] | None = None
         directory = self._settings.node.state_dir / keeping.DIRECTORY
         self._file = directory / "peers.json"
         self._known: remembered.Places = {}
@@ -89,6 +93,11 @@ class Peering:
             self.peers.serve(issuing.routes(self.identity, self._authority))
             self.peers.serve(lan.routes(peer_of))
             await stack.enter_async_context(self.peers)
+            self._works = True
+            try:
+                stack.enter_context(netlink.Watcher(self._network_changed, _SETTLED))
+            except OSError as error:
+                _log.warning("the network is not watched for changes: %s", unreadable(error))
             if self._settings.fleet.discovery:
                 self.discovery = self._discovery()
                 await stack.enter_async_context(self.discovery)
@@ -153,6 +162,8 @@ class Peering:
         facts = self._facts(port)
         if self.discovery is not None:
             self.discovery.update(facts.inventory)
+        if self._works:
+            self._look_for_revocations()
         return facts, self._endpoints(self._settings.fleet.listen, port)
 
     def _facts(self, port: int) -> Facts:
@@ -160,7 +171,7 @@ class Peering:
         return Facts(
             self._settings.node.name[:64],
             port,
-            importlib.metadata.version("edge"),
+            self._version,
             platform.machine(),
             _inventory(apps, self._generation()),
             self._generation(),
@@ -171,11 +182,20 @@ class Peering:
     def _endpoints(self, listen: Address, port: int) -> tuple[Endpoint, ...]:
         if listen.host not in ("::", "0.0.0.0"):  # noqa: S104
             return ((listen.host, port),)
+        if self._own is None:
+            self._own = tuple((host, port) for host in self._hosts())
+        return self._own
+
+    def _hosts(self) -> list[str]:
         try:
             found = hosts(followed(netlink.interfaces(), self._settings.fleet.interfaces))
         except OSError:
-            return ()
-        return tuple((host, port) for host in found if not host.startswith("fe80:"))
+            return []
+        return [host for host in found if not host.startswith("fe80:")]
+
+    def _network_changed(self, _: object) -> None:
+        self._own = None
+        self.peers.network_changed()
 
     def _told_apps(self) -> object:
         apps = self._apps()
@@ -189,22 +209,19 @@ class Peering:
 
     def _revoked(self, ids: frozenset[str]) -> None:
         self.peers.revoked(ids)
-        self.peers.life.wake()
+        self.peers.tell_again()
 
     def _learned(self, peer: Peer) -> None:
-        newer = peer.record.facts.revocations > self.identity.revocations.number
-        if newer and not self._fetching and peer.endpoint is not None and peer.lives:
-            self._fetching = True
-            self._start(self._fetch_revocations(peer.id), "revocations")
+        if peer.record.facts.revocations > self.identity.revocations.number:
+            self._look_for_revocations()
 
-    async def _fetch_revocations(self, id: str) -> None:
-        try:
-            data = await self.peers.ask(id, issuing.REVOCATIONS, _ASK, most=MAX_REVOCATIONS)
-            await self.identity.take_revocations(data)
-        except (EdgeError, Refused) as error:
-            _log.warning("the list of revocations of %s: %s", id[:12], error)
-        finally:
-            self._fetching = False
+    def _look_for_revocations(self) -> None:
+        for id in self._revocations.due(self.peers.table.alive(), self.peers.now):
+            self._start(self._revocations.fetch(id), "revocations")
+
+    async def ask_for_revocations(self, id: str) -> bytes:
+        """The list that a peer has. Raises PullError."""
+        return await self.peers.ask(id, issuing.REVOCATIONS, _ASK, most=MAX_REVOCATIONS)
 
     async def _renew(self, request: bytes) -> bytes:
         identity, authority = self.identity, self._authority

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import aiohttp
@@ -217,6 +218,17 @@ async def test_who_asks_too_often_waits(fleet: Fleet) -> None:
             await ask()
 
 
+async def test_large_messages_count_as_many(fleet: Fleet) -> None:
+    async with group(fleet, 2) as (first, second):
+        body = dump({"want": [], "padding": "x" * (BODY_MOST - 100)})
+
+        answers = 0
+        with pytest.raises(Unanswered, match="429"):
+            for answers in range(20):
+                await first.ask(second.me, "/edge/v1/gossip", 5, body=body)
+        assert answers <= 4
+
+
 async def test_who_only_holds_on_keeps_nobody_out(fleet: Fleet) -> None:
     async with group(fleet, 2) as (first, _):
         writers = []
@@ -256,7 +268,9 @@ def test_a_body_of_the_largest_fleet_fits() -> None:
     news = tuple(Record("a" * 52, facts, at, 1 << 40, 1 << 20) for _ in range(PEERS_MOST + 1))
     data = dump(write_message(Message(news)))
     assert len(data) < BODY_MOST
+    begun = time.process_time()
     assert read_message(data, "x").news == news
+    assert time.process_time() - begun < 0.1, "events wait meanwhile"
     with pytest.raises(BundleError, match="more than"):
         read_message(dump(write_message(Message((*news, news[0])))), "x")
 
