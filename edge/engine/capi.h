@@ -69,6 +69,7 @@ typedef void *(*edge_epoch_callback_t)(void *context, void *data, uint64_t *delt
   X(void, wasmtime_config_wasm_function_references_set, (void *, bool))                                \
   X(void, wasmtime_config_wasm_exceptions_set, (void *, bool))                                         \
   X(void, wasmtime_config_gc_support_set, (void *, bool))                                              \
+  X(void *, wasmtime_config_target_set, (void *, const char *))                                        \
   X(void *, wasmtime_pooling_allocation_config_new, (void))                                            \
   X(void, wasmtime_pooling_allocation_config_delete, (void *))                                         \
   X(void, wasmtime_pooling_allocation_config_total_memories_set, (void *, uint32_t))                   \

@@ -86,6 +86,7 @@ cdef extern from "capi.h":
         void (*wasmtime_config_wasm_function_references_set)(void*, bint) noexcept
         void (*wasmtime_config_wasm_exceptions_set)(void*, bint) noexcept
         void (*wasmtime_config_gc_support_set)(void*, bint) noexcept
+        void* (*wasmtime_config_target_set)(void*, const char*) noexcept
         void* (*wasmtime_pooling_allocation_config_new)() noexcept
         void (*wasmtime_pooling_allocation_config_delete)(void*) noexcept
         void (*wasmtime_pooling_allocation_config_total_memories_set)(void*, uint32_t) noexcept

@@ -13,6 +13,7 @@ cdef class Engine:
     def __init__(self, options):
         cdef void* config = capi.wasm_config_new()
         cdef void* pool
+        cdef void* error
         self.options = options
         capi.wasmtime_config_epoch_interruption_set(config, True)
         capi.wasmtime_config_concurrency_support_set(config, False)
@@ -25,6 +26,11 @@ cdef class Engine:
         capi.wasmtime_config_wasm_function_references_set(config, False)
         capi.wasmtime_config_wasm_exceptions_set(config, False)
         capi.wasmtime_config_gc_support_set(config, False)
+        if options.target:
+            error = capi.wasmtime_config_target_set(config, <bytes>options.target.encode())
+            if error != NULL:
+                capi.wasm_config_delete(config)
+                raise ValueError(take_error(error))
         capi.wasmtime_config_max_wasm_stack_set(config, options.wasm_stack)
         capi.wasmtime_config_async_stack_size_set(config, options.fiber_stack)
         if options.slots:

@@ -30,6 +30,9 @@ INSTANCES_PER_SLOT = 16
 TABLES_PER_SLOT = 16
 TABLE_ELEMENTS = 50_000  # a componentize-py guest has about 15,000
 
+# Bytecode of Wasmtime's own, for a machine of its own: needs no executable memory.
+INTERPRETER = "pulley64"
+
 _log = logging.getLogger("edge.engine")
 
 
@@ -58,6 +61,7 @@ class PoolOptions:
     wasm_stack: int = 512 << 10
     fiber_stack: int = 2 * MIB  # guest frames and, above them, the host function's Python
     host_stack: int = 640 << 10  # left for Python, however deep guests and host call each other
+    target: str = ""  # what code is made for: this processor, or INTERPRETER
 
 
 def options_for(slots: int) -> PoolOptions:

@@ -6,15 +6,20 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import logging
+import mmap
 import platform
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 from edge.engine import _core
-from edge.engine.pool import PoolOptions, fitting_options
+from edge.engine.pool import INTERPRETER, PoolOptions, fitting_options
 
 # The C API's structs are laid out by hand in capi.h for this version.
 WASMTIME = "50.0"
+
+_log = logging.getLogger("edge.engine")
 
 
 @functools.cache
@@ -29,7 +34,17 @@ def bind() -> None:
 def create_engine(options: PoolOptions | None = None) -> _core.Engine:
     """An engine with a pool that fits this machine. One is enough for a process."""
     bind()
-    return _core.Engine(options or fitting_options())
+    return _core.Engine(options or _permitted(fitting_options()))
+
+
+def _permitted(options: PoolOptions) -> PoolOptions:
+    """A service may be denied to make code of its own (MemoryDenyWriteExecute=)."""
+    try:
+        mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
+    except PermissionError:
+        _log.warning("no executable memory is allowed: guests are interpreted, which is slow")
+        return replace(options, target=INTERPRETER)
+    return options
 
 
 def _library() -> Path:
