@@ -28,7 +28,16 @@ from typing import Any, TypeVar
 import pytest
 from machine_roots import CACHE, SUITES, debian, overlaid, product
 
-__all__ = ["SUITES", "Lab", "Machine", "enable", "eventually", "lab", "needs_machines"]
+__all__ = [
+    "SUITES",
+    "Lab",
+    "Machine",
+    "enable",
+    "eventually",
+    "install",
+    "lab",
+    "needs_machines",
+]
 
 T = TypeVar("T")
 
@@ -40,6 +49,7 @@ needs_machines = pytest.mark.skipif(
     reason="machines need root and the Debian package systemd-container",
 )
 
+PREFIX = "edgemach"
 NETWORK = """[Match]
 Name=host0
 [Network]
@@ -168,11 +178,15 @@ class Lab:
         machine.write("etc/systemd/network/10-host0.network", network)
         enable(machine, "multi-user.target", "systemd-networkd.service")
         if installed:
-            # What the package's postinst does.
-            root = str(machine.root)
-            _host("systemd-sysusers", f"--root={root}", "edge.conf")
-            _host("systemd-tmpfiles", f"--root={root}", "--create", "edge.conf")
-            _host("chroot", root, "journalctl", "--update-catalog")
+            install(machine)
+
+
+def install(machine: Machine) -> None:
+    """What the package does beside bringing its files."""
+    root = str(machine.root)
+    _host("systemd-sysusers", f"--root={root}", "edge.conf")
+    _host("systemd-tmpfiles", f"--root={root}", "--create", "edge.conf")
+    _host("chroot", root, "journalctl", "--update-catalog")
 
 
 def enable(machine: Machine, target: str, unit: str) -> None:
@@ -207,7 +221,7 @@ def eventually(what: str, found: Callable[[], T], seconds: float = PATIENCE) -> 
 def _bridge(stack: ExitStack) -> tuple[str, str]:
     """A bridge with a network of its own, and the first three numbers of its addresses."""
     for number in range(200, 250):
-        name, network = f"edgemach{number}", f"10.78.{number}"
+        name, network = f"{PREFIX}{number}", f"10.78.{number}"
         command = ["ip", "link", "add", name, "type", "bridge"]
         if subprocess.run(command, capture_output=True, check=False).returncode == 0:
             stack.callback(_host, "ip", "link", "delete", name)
@@ -220,13 +234,19 @@ def _bridge(stack: ExitStack) -> tuple[str, str]:
 def _start(machine: Machine, bridge: str, folder: Path) -> subprocess.Popen[str]:
     """In a control group of its own: systemd in it takes itself for the first of its tree."""
     groups = [*Path("/sys/fs/cgroup").glob("*/cgroup.procs"), Path("/sys/fs/cgroup/cgroup.procs")]
-    own = [g.parent / f"edge-{bridge}-{machine.name}" for g in groups if _is_systemd(g.parent)]
-    for group in own:
+    places = [g.parent / f"edge-{bridge}-{machine.name}" for g in groups if _is_systemd(g.parent)]
+    for group in places:
         group.mkdir(exist_ok=True)
-    join = "".join(f"echo $$ > '{group}/cgroup.procs'; " for group in own)
+    join = "".join(f"echo $$ > '{group}/cgroup.procs'; " for group in places)
     arguments = ["--quiet", "--register=no", "--keep-unit", "--boot", "--notify-ready=yes"]
-    arguments += [f"--machine={machine.name}", f"--directory={machine.root}", "--console=pipe"]
-    arguments += [f"--network-bridge={bridge}", "--link-journal=no"]
+    arguments += [f"--directory={machine.root}", "--console=pipe", "--link-journal=no"]
+    # Names of this machine's: others may run labs as well, and an interface outlives its machine
+    # for a moment.
+    own_name = f"{bridge.removeprefix(PREFIX)}-{machine.address.rpartition('.')[2]}"
+    arguments += [f"--machine=edge{own_name}", f"--hostname={machine.name}"]
+    arguments += [f"--network-bridge={bridge}"]
+    interface = ["ip", "link", "delete", f"vb-edge{own_name}"]
+    subprocess.run(interface, capture_output=True, check=False)
     with (folder / "console").open("w") as console:
         return subprocess.Popen(
             ["sh", "-c", f'{join} exec systemd-nspawn "$@"', "sh", *arguments],
