@@ -40,6 +40,8 @@ _APART = 20.0
 _BETWEEN = 0.3
 # Hints that wait to be told, and numbers of hints that were seen.
 _HINTS_MOST = 32
+# Of an incarnation, so that numbers stay small whatever was said of this node.
+_DATES = 1 << 32
 _SEEN_MOST = 512
 
 
@@ -77,7 +79,7 @@ class Gossip:
 
     def hint(self, text: str) -> None:
         # Numbers that another start of this node has not used.
-        self._number = max(self._number + 1, self.table.me.incarnation << 16)
+        self._number = max(self._number + 1, self.table.me.incarnation % _DATES << 16)
         hint = Hint(self.table.me.id, self._number, text)
         self._has_seen(hint)
         self._hints.append(hint)
@@ -126,9 +128,7 @@ class Gossip:
 
     def _answered(self, peer: Peer, endpoint: Endpoint) -> None:
         peer.seen, peer.attempts = self._now(), 0
-        if peer.endpoint != endpoint:
-            peer.endpoint = endpoint
-            peer.may_be_at((endpoint,))
+        self.table.found(peer, endpoint)
 
     def _disagrees(self, peer: Peer, digest: str) -> bool:
         now = self._now()
@@ -142,7 +142,8 @@ class Gossip:
         answer = await self._converse(peer, me)
         if answer.want:
             await self._converse(peer, Message(self.table.told(answer.want)))
-        if answer.digest and answer.digest != self.table.digest and not answer.want:
+        settled = not answer.want or self.table.is_full
+        if answer.digest and answer.digest != self.table.digest and settled:
             peer.apart = self._now() + _APART
 
     async def _converse(self, peer: Peer, message: Message) -> Message:
@@ -174,7 +175,7 @@ class Gossip:
             self._take_hint(hint)
         if message.have is None:
             return b""
-        answer = replace(self.table.compare(message.have), digest=self.table.digest)
+        answer = replace(self.table.compare(message.have, self._now()), digest=self.table.digest)
         return dump(write_message(answer))
 
     def _met(self, id: str, host: str) -> Peer | None:
@@ -197,10 +198,11 @@ class Gossip:
     def _take(self, news: Iterable[Record], teller: str) -> None:
         """A loopback address is one of the teller's machine: it says something on that one only."""
         own = self.table.me
-        for record in news:
+        # Of several about one node the first: each could be a leap ahead of the one before.
+        for record in {record.id: record for record in reversed(tuple(news))}.values():
             told = record if _is_local(own) else _elsewhere(record)
             incarnation = self.table.me.incarnation
-            if self.table.take(told, self._now()):
+            if self.table.take(told, self._now(), own=told.id == teller):
                 self.spread(told.id)
             peer = self.table.peers.get(told.id)
             if peer is not None and told.version >= peer.record.version:

@@ -26,9 +26,11 @@ __all__ = ["Peer", "Table"]
 
 # Everybody is probed by so many others.
 PROBERS = 3
-# What is said of a known node may not leave it without numbers to refute it with.
-_JUMP_MOST = 1 << 32
-# Seconds that who has left or died stays known.
+# What is said of a node may not leave it without numbers to refute it with: nothing counts that is
+# further ahead of what is known, and a node itself goes that far only so often, in seconds, so that
+# the others can follow. Incarnations begin with dates: no honest one is that far from another.
+_JUMP_MOST, _LEAP, _LEAP_EVERY = 1 << 32, 1 << 16, 10.0
+# Seconds that who has left or died stays known; so does who died before anybody was seen there.
 _LEFT_KEPT, _DEAD_KEPT = 600.0, 86400.0
 
 
@@ -56,6 +58,11 @@ class Peer:
     @property
     def id(self) -> str:
         return self.record.id
+
+    @property
+    def is_made_up(self) -> bool:
+        """Whether it is gone and was never seen: somebody said so, and it was not true."""
+        return not self.lives and self.seen is None and self.endpoint is None
 
     @property
     def lives(self) -> bool:
@@ -94,6 +101,7 @@ class Table:
     peers: dict[str, Peer] = field(default_factory=dict)
     refused: frozenset[str] = frozenset()  # revoked: nothing is known of them
     _targets: tuple[str, ...] | None = None
+    _leapt: float = float("-inf")
 
     # What is told
 
@@ -106,6 +114,10 @@ class Table:
                 found ^= peer.mark
         return f"{found:016x}"
 
+    @property
+    def is_full(self) -> bool:
+        return len(self.peers) >= PEERS_MOST
+
     def have(self) -> dict[str, Version]:
         known = {peer.id: peer.record.version for peer in self.peers.values()}
         return {self.me.id: self.me.version, **known}
@@ -114,9 +126,9 @@ class Table:
         found = (self._told(id) for id in ids)
         return tuple(record for record in found if record)
 
-    def compare(self, have: Mapping[str, Version]) -> Message:
+    def compare(self, have: Mapping[str, Version], now: float) -> Message:
         """What the other one lacks, and what this node lacks, of what the other one has."""
-        self._refute(have.get(self.me.id, self.me.version))
+        self._refute(have.get(self.me.id, self.me.version), now)
         mine = self.have()
         news = [id for id in mine if self._is_news(id, have.get(id))]
         want = [
@@ -139,18 +151,21 @@ class Table:
 
     # What is heard
 
-    def take(self, record: Record, now: float) -> bool:
-        """Whether this is news, to be told to others."""
+    def take(self, record: Record, now: float, *, own: bool = False) -> bool:
+        """Whether this is news, to be told to others. `own`: said by that node of itself."""
         if record.id == self.me.id:
-            return self._refute(record.version)
+            return self._refute(record.version, now)
         if record.id in self.refused:
             return False
         peer = self.peers.get(record.id)
+        known = self.me if peer is None else peer.record
+        if record.incarnation - known.incarnation > _JUMP_MOST and not own:
+            if peer is not None and not peer.moved:  # only itself can say so
+                peer.moved, peer.due = True, max(now, peer.due + _LEAP_EVERY)
+            return False
         if peer is None:
             return self._add(record, now)
         if record.version <= peer.record.version:
-            return False
-        if record.incarnation - peer.record.incarnation > _JUMP_MOST:
             return False
         self._renew(peer, record, now)
         return True
@@ -179,6 +194,7 @@ class Table:
                 peer.id
                 for peer in self.peers.values()
                 if now - peer.since > kept.get(peer.record.status, float("inf"))
+                or (peer.is_made_up and now - peer.since > _LEFT_KEPT)
             ]
         )
 
@@ -193,9 +209,14 @@ class Table:
         self.me = replace(self.me, status=Status.LEFT)
         return self.me
 
-    def _refute(self, said: Version) -> bool:
-        if said <= self.me.version or said[0] >= (1 << 53) - 1:
+    def _refute(self, said: Version, now: float) -> bool:
+        ahead = said[0] - self.me.incarnation
+        if said <= self.me.version or ahead > _JUMP_MOST or said[0] >= (1 << 53) - 1:
             return False
+        if ahead > _LEAP:
+            if now < self._leapt + _LEAP_EVERY:
+                return False
+            self._leapt = now
         self.me = replace(self.me, incarnation=said[0] + 1)
         return True
 
@@ -209,11 +230,13 @@ class Table:
         return True
 
     def _has_room(self) -> bool:
-        """Those that nobody has seen here go first, then those that are gone."""
-        if len(self.peers) < PEERS_MOST:
+        """Those that are gone go first, then those that were not found where they are said to be:
+        what was not tried yet goes for nobody, or two rumors would make each other news for ever.
+        """
+        if not self.is_full:
             return True
         gone = [peer for peer in self.peers.values() if not peer.lives]
-        rumors = [peer for peer in self.peers.values() if peer.endpoint is None]
+        rumors = [p for p in self.peers.values() if p.endpoint is None and p.attempts]
         if not gone and not rumors:
             return False
         self.forget([min(gone or rumors, key=lambda peer: peer.since).id])
@@ -245,6 +268,14 @@ class Table:
 
     # Who is asked
 
+    def found(self, peer: Peer, endpoint: Endpoint) -> None:
+        """Its certificate was seen there."""
+        if peer.endpoint is None:
+            self._targets = None
+        if peer.endpoint != endpoint:
+            peer.endpoint = endpoint
+            peer.may_be_at((endpoint,))
+
     def alive(self) -> Iterator[Peer]:
         """Those whose certificate was seen."""
         return (peer for peer in self.peers.values() if peer.lives and peer.endpoint)
@@ -263,8 +294,10 @@ class Table:
         return id in self._probed_by_me((id,))
 
     def _probed_by_me(self, of: Iterable[str]) -> Iterator[str]:
-        """Who is suspected is no prober: another one takes over."""
-        probers = [p.id for p in self.peers.values() if p.record.status == Status.ALIVE]
+        """Who is suspected is no prober: another one takes over. Nor is who was only heard of: a
+        member could make up enough of them for nobody to be probed.
+        """
+        probers = [p.id for p in self.alive() if p.record.status == Status.ALIVE]
         numbers = {id: _number(id) for id in probers}
         own = _number(self.me.id)
         for id in of:

@@ -1,0 +1,101 @@
+"""A member that lies about others: what it makes up dies, what it says of the living is refuted."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import replace
+
+from test_gossip_simulation import Air, Node, in_the_air, until
+
+from edge.fleet.table import Table
+from edge.fleet.wire import PEERS_MOST, Facts, Hint, Message, Record, Status, dump, write_message
+
+DATE = 1_795_000_000
+
+
+def node_id(text: str) -> str:
+    return base64.b32encode(hashlib.sha256(text.encode()).digest()).decode().lower().rstrip("=")
+
+
+def made_up(number: int) -> Record:
+    at = (f"10.9.{number // 250}.{number % 250 + 1}", 7466)
+    return Record(node_id(f"nobody {number}"), Facts(f"nobody-{number}", 7466), (at,), DATE)
+
+
+def table(name: str = "me") -> Table:
+    return Table(Record(node_id(name), Facts(name, 7466), (("10.0.0.1", 7466),), DATE))
+
+
+async def small_fleet(air: Air) -> list[Node]:
+    first = air.node(0)
+    nodes = [first, *(air.node(number, first) for number in range(1, 8))]
+    await until(lambda: all(len(node.knows()) == 7 for node in nodes), 30)
+    return nodes
+
+
+def say(liar: Node, to: Node, message: Message) -> None:
+    to.life.gossip.told(liar.id, liar.at[0], dump(write_message(message)))
+
+
+@in_the_air
+async def test_nodes_that_are_made_up_hide_no_death_and_die_themselves(air: Air) -> None:
+    liar, *others = await small_fleet(air)
+    lies = Message(tuple(made_up(number) for number in range(40)))
+    for node in others:
+        say(liar, node, lies)
+    air.stop(others[0])
+    left = others[1:]
+    assert await until(lambda: all(node.buried(others[0]) for node in left), 40) < 15
+
+    def believed() -> int:
+        return sum(len([p for p in node.table.peers.values() if p.lives]) for node in left)
+
+    # Some may not have been looked at yet by those that have to.
+    await until(lambda: believed() <= len(left) * 7, 900)
+    await until(lambda: all(len(node.table.peers) <= 8 for node in left), 1200)
+
+
+def test_what_was_not_tried_yet_makes_room_for_nobody() -> None:
+    mine = table()
+    assert all(mine.take(made_up(number), 0.0) for number in range(PEERS_MOST))
+    assert not mine.take(made_up(PEERS_MOST), 1.0)
+    next(iter(mine.peers.values())).attempts = 1
+    assert mine.take(made_up(PEERS_MOST), 1.0)
+    assert len(mine.peers) == PEERS_MOST
+
+
+def test_nobody_is_led_beyond_what_others_believe() -> None:
+    mine, theirs = table("me"), table("other")
+    assert theirs.take(mine.me, 0.0)
+    lie = replace(mine.me, status=Status.DEAD)
+    # Beyond what anybody believes, it is nothing to refute.
+    for absurd in ((1 << 53) - 2, DATE + (1 << 33)):
+        assert not mine.take(replace(lie, incarnation=absurd), 0.0)
+        assert not theirs.take(replace(lie, incarnation=absurd), 0.0)
+        assert not theirs.take(replace(made_up(1), incarnation=absurd), 0.0)
+    # As far as others follow; a second time only when they can have.
+    for second in (0.0, 20.0, 40.0):
+        leap = replace(lie, incarnation=mine.me.incarnation + (1 << 32) - 1)
+        assert theirs.take(leap, second)
+        assert mine.take(leap, second)
+        assert not mine.take(replace(leap, incarnation=leap.incarnation + (1 << 31)), second + 1)
+        assert theirs.take(mine.me, second)
+        assert theirs.peers[mine.me.id].lives
+
+
+@in_the_air
+async def test_leaps_in_one_message_are_one(air: Air) -> None:
+    liar, victim, other, *_ = await small_fleet(air)
+    begun = victim.table.me.incarnation
+    leaps = (begun + (number << 32) for number in range(1, 200))
+    lies = tuple(replace(victim.table.me, incarnation=leap) for leap in leaps)
+    for node in (other, victim):
+        say(liar, node, Message(lies))
+    assert victim.table.me.incarnation <= begun + (1 << 32) + 1
+    victim.life.gossip.hint("registry.example/team/app:1")
+    # What it says is not refused for its numbers.
+    message = victim.life.gossip.take_news()
+    assert isinstance(message.hints[0], Hint)
+    say(victim, other, message)
+    await until(lambda: len({n.table.digest for n in air.nodes.values()}) == 1, 60)
