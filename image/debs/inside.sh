@@ -98,7 +98,7 @@ from importlib.metadata import distributions
 
 for found in sorted(distributions(), key=lambda found: found.name.lower()):
     about = found.metadata
-    terms = about["License-Expression"] or about["License"] or ""
+    terms = about.get("License-Expression") or about.get("License") or ""
     if "/edge/" in str(found.locate_file("")) and found.name != "edge":
         print(f" {found.name} {found.version}: {terms.splitlines()[0] if terms else 'see there'}")
 END
