@@ -216,6 +216,10 @@ class Authority:
         """The node that an id, the beginning of one (eight characters or more), or a name means.
         Raises ConfigError.
         """
+        # A whole id means that node, whatever another one calls itself. It may be unknown here: an
+        # older backup of the authority may have been restored since it was issued.
+        if is_id(who):
+            return who
         found = [
             member.node
             for member in self._state.members
@@ -226,20 +230,20 @@ class Authority:
             raise ConfigError(f"{who}: several nodes are called so: {listed}", hint="name the id")
         if found:
             return found[0]
-        # An older backup of the authority may have been restored since it was issued.
-        if is_id(who):
-            return who
         raise ConfigError(
             f"{who}: no node of this fleet", hint="`edge fleet members` lists those that there are"
         )
 
     def revoke(self, node: str, known: bytes) -> bytes:
         """The next list, in PEM, with this node; `known`: the newest one, empty before the first.
-        Raises Refused when that is none of this fleet.
+        Tokens that it has used are good for nobody any more: it still has their secrets, and could
+        come back as another node. Raises Refused when the list is none of this fleet.
         """
         from edge.fleet.certificates import read_revocations
 
         with self._lock:
+            if any(node in offer.by for offer in self._offers):
+                self._write_offers(tuple(o for o in self._offers if node not in o.by))
             before = read_revocations(known, self.certificate) if known else None
             member = self._member(node)
             serials = member.serials if member else (_no_serial(node),)

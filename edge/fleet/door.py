@@ -17,6 +17,7 @@ import logging
 import socket
 import ssl
 import time
+from collections import Counter
 from types import TracebackType
 from typing import Any, Self
 
@@ -35,7 +36,7 @@ __all__ = ["DEADLINE", "Door"]
 DEADLINE = 10.0
 # Bytes of a question: a request for a certificate has 500.
 _LINE = 8 << 10
-# Connections at once; what comes beyond waits in the kernel.
+# Connections at once. Beyond, whoever has most of them loses its oldest.
 _CONNECTIONS = 32
 # Seconds until the next attempt when the machine has no more descriptors.
 _EXHAUSTED = 1.0
@@ -55,7 +56,8 @@ class Door:
     ) -> None:
         self._identity, self._authority = identity, authority
         self._listen, self._peers = listen, peers
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], str] = {}  # whose, the oldest first
+        self._ending: set[asyncio.Task[None]] = set()
         self._told = time.monotonic() - _TOLD_EVERY
         self.port = 0
 
@@ -74,7 +76,7 @@ class Door:
     ) -> None:
         self._pause()
         self._socket.close()
-        tasks = tuple(self._tasks)
+        tasks = (*self._tasks, *self._ending)
         for task in tasks:
             task.cancel()
         if tasks:
@@ -106,16 +108,24 @@ class Door:
             loop.call_later(_EXHAUSTED, self._resume)
             return
         connection.setblocking(False)
-        task = loop.create_task(self._serve(connection, _plain(address[0])), name="joining")
+        host = _plain(address[0])
+        task = loop.create_task(self._serve(connection, host), name="joining")
         task.add_done_callback(lambda task: self._ended(task, connection))
-        self._tasks.add(task)
-        if len(self._tasks) >= _CONNECTIONS:
-            self._pause()
+        self._tasks[task] = host
+        if len(self._tasks) > _CONNECTIONS:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        [(most, _)] = Counter(self._tasks.values()).most_common(1)
+        oldest = next(task for task, host in self._tasks.items() if host == most)
+        del self._tasks[oldest]
+        self._ending.add(oldest)
+        oldest.add_done_callback(self._ending.discard)
+        oldest.cancel()
 
     def _ended(self, task: asyncio.Task[None], connection: socket.socket) -> None:
         connection.close()
-        self._tasks.discard(task)
-        self._resume()
+        self._tasks.pop(task, None)
 
     async def _serve(self, connection: socket.socket, host: str) -> None:
         loop = asyncio.get_running_loop()

@@ -24,6 +24,8 @@ RENEW = "/edge/v1/renew"
 _PEM = "application/x-pem-file"
 # A request has 500 bytes.
 _REQUEST_MAX = 8 << 10
+# Seconds for it to come.
+_PATIENCE = 10.0
 
 _log = logging.getLogger("edge.fleet")
 
@@ -40,7 +42,12 @@ def routes(identity: Identity, authority: Authority | None) -> list[web.RouteDef
     async def renew(request: web.Request) -> web.Response:
         if authority is None:
             raise web.HTTPNotFound
-        peer, asked = peer_of(request), await request.read()
+        peer = peer_of(request)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                asked = await request.read()
+        except TimeoutError:
+            raise web.HTTPRequestTimeout from None
         if len(asked) > _REQUEST_MAX:
             raise web.HTTPRequestEntityTooLarge(_REQUEST_MAX, len(asked))
         try:

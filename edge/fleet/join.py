@@ -105,7 +105,7 @@ class _Joining:
             address = Address(host, port)
             try:
                 await _Attempt(self, address).join()
-            except (OSError, TimeoutError, _Elsewhere) as error:  # of ssl, too
+            except (OSError, ValueError, OverflowError, _Elsewhere) as error:  # of ssl, too
                 failed.append(f"{address}: {_why(error)}")
             else:
                 return True
@@ -133,7 +133,7 @@ class _Attempt:
         try:
             admission = _read_admission(answer)
             await asyncio.to_thread(self._keep, authority, fleet, admission)
-        except (ConfigError, Refused) as error:
+        except (ConfigError, Refused, UnicodeError) as error:
             raise BundleError(f"{self.address}: the fleet's answer is malformed: {error}") from None
 
     async def _authority(self) -> bytes:
@@ -147,7 +147,7 @@ class _Attempt:
             with Table(answer, Where("answer")) as table:
                 pem = table.need("authority", string).encode()
             fleet = await asyncio.to_thread(certificates.authority_id, pem)
-        except (ConfigError, Refused) as error:
+        except (ConfigError, Refused, UnicodeError) as error:
             raise _Elsewhere(str(error)) from None
         if fleet_bytes(fleet) != self.by.token.fleet:
             raise _Elsewhere("that is not the token's fleet")

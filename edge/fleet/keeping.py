@@ -21,7 +21,7 @@ from edge.fleet.names import is_id
 from edge.platform.atomic import write_file
 from edge.platform.files import unreadable
 
-__all__ = ["DIRECTORY", "Kept", "Membership", "Revoked", "id_text"]
+__all__ = ["DIRECTORY", "Kept", "Membership", "Revoked", "id_text", "remove"]
 
 DIRECTORY = "identity"
 _SCHEMA = 1
@@ -133,14 +133,20 @@ class Kept:
         return _damaged(self.directory, error)
 
     def remove(self) -> None:
-        """The membership first: what is left after a power cut is no identity."""
-        try:
-            self._membership.unlink(missing_ok=True)
-            shutil.rmtree(self.directory)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise EdgeError(f"{self.directory}: {unreadable(error)}") from error
+        remove(self._membership)
+
+
+def remove(first: Path) -> None:
+    """A directory, and this file of it before all others: without it what a power cut leaves of
+    the rest counts for nothing. Raises EdgeError.
+    """
+    try:
+        first.unlink(missing_ok=True)
+        shutil.rmtree(first.parent)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise EdgeError(f"{first.parent}: {unreadable(error)}") from error
 
 
 def _damaged(path: Path, error: Exception | None) -> EdgeError:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from edge import config
 from edge.application.fields import Reader, Table, Where, boolean, integer, items, parsed, string
@@ -37,9 +36,12 @@ _LIFE = seconds(at_least=60, at_most=30 * _DAY)
 _HOUR = 3600.0
 # Seconds to listen for a fleet whose addresses do not answer.
 _BROWSE = 3.0
+_MAX_PORT = 65_535
 _EVERYWHERE = ("::", "0.0.0.0")  # noqa: S104
 
 _log = logging.getLogger("edge.fleet")
+
+T = TypeVar("T")
 
 
 async def _nobody() -> None:
@@ -57,7 +59,7 @@ class Membership:
         self._node, self._fleet, self._clock = node, fleet, clock
         self._state_dir = node.state_dir
         self._changing = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._door: Door | None = None
         self._watching: asyncio.Task[None] | None = None
         self._note: str | None = None
@@ -104,13 +106,20 @@ class Membership:
     @property
     def operations(self) -> Mapping[str, Callable[[object], Awaitable[Any]]]:
         """Name -> what it does. Each raises EdgeError."""
-        return {
+        every = {
             "init": self._init,
             "token": self._token,
             "join": self._join,
             "leave": self._leave,
             "revoke": self._revoke,
         }
+        return {name: partial(self._whole, name, do) for name, do in every.items()}
+
+    async def _whole(
+        self, name: str, do: Callable[[object], Coroutine[Any, Any, Any]], request: object
+    ) -> Any:
+        """To its end, also when who asked goes away: half of it is on the disk by then."""
+        return await asyncio.shield(self._own(do(request), name))
 
     def about(self) -> dict[str, Any] | None:
         """Which fleet this node is in, if any."""
@@ -213,7 +222,8 @@ class Membership:
             kept = keeping.Kept(self._state_dir / keeping.DIRECTORY)
             await asyncio.to_thread(kept.remove)
             if dissolve:
-                await asyncio.to_thread(_remove, self._state_dir / authority.DIRECTORY)
+                state = self._state_dir / authority.DIRECTORY / "authority.json"
+                await asyncio.to_thread(keeping.remove, state)
             self.identity, self.authority, self._note = None, None, None
             await self.changed()
         _log.info("this node left its fleet")
@@ -270,7 +280,8 @@ class Membership:
             _log.info("no multicast DNS: %s", unreadable(error))
             return []
         same = [a for a in adverts if is_id(a.fleet) and fleet_bytes(a.fleet) == token.fleet]
-        return [(host, port + 1) for advert in same for host, port in advert.addresses]
+        found = [(host, port + 1) for advert in same for host, port in advert.addresses]
+        return [(host, port) for host, port in found if port <= _MAX_PORT]
 
     def _may_join(self, token: Token | None) -> None:
         """A member whose certificate has ended may: it stays the node that it is."""
@@ -299,7 +310,7 @@ class Membership:
         authority, identity = self._issuing()
         if self._door is None:
             listen = self._fleet.listen
-            port = listen.port + 1 if 0 < listen.port < 65_535 else 0
+            port = listen.port + 1 if 0 < listen.port < _MAX_PORT else 0
             door = Door(identity, authority, config.Address(listen.host, port), listen.port)
             self._door = await door.__aenter__()
             _log.info("nodes with a token may join at port %d", door.port)
@@ -357,19 +368,11 @@ class Membership:
             issuing = None
         self.identity, self.authority = loaded, issuing
 
-    def _own(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def _own(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _remove(directory: Path) -> None:
-    with suppress(FileNotFoundError):
-        try:
-            shutil.rmtree(directory)
-        except OSError as error:
-            raise EdgeError(f"{directory}: {unreadable(error)}") from error
 
 
 def _address(text: str) -> tuple[str, int]:

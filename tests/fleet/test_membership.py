@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import tarfile
@@ -166,6 +167,28 @@ async def test_leaving(first: Member, second: Member) -> None:
         assert (first.changes, second.changes) == ([True, False, True], [True, False, False, True])
 
 
+async def gone_away(member: Member, verb: str, **body: object) -> None:
+    """Asks for something, and does not wait."""
+    asking = asyncio.get_running_loop().create_task(member.do(verb, **body))
+    for _ in range(2):  # it has begun
+        await asyncio.sleep(0)
+    asking.cancel()
+
+
+async def test_who_asks_may_go_away(first: Member, second: Member) -> None:
+    """What was begun is done as a whole, on the disk and in memory."""
+    async with first.running(), second.running():
+        await first.do("init")
+        await gone_away(second, "join", token=await first.token())
+        await until(lambda: second.changes == [True])
+        assert second.id
+        assert (second.folder / "identity").exists()
+        await gone_away(second, "leave")
+        await until(lambda: second.changes == [True, False])
+        assert second.membership.identity is None
+        assert not (second.folder / "identity").exists()
+
+
 async def test_revoking(first: Member, second: Member, tmp_path: Path, clock: Clock) -> None:
     namesake = Member(tmp_path / "more" / "second", clock)
     async with first.running(), second.running(), namesake.running():
@@ -189,9 +212,9 @@ async def test_revoking(first: Member, second: Member, tmp_path: Path, clock: Cl
             first.membership.identity.revocations.data  # type: ignore[union-attr]
         )
         assert "revoked" in second.membership.notes()[0]
-        # As a new node, with a new token; the old one is used up.
+        # As a new node, with a new token; the old one went with it.
         await second.do("leave")
-        with pytest.raises(EdgeError, match="has been used"):
+        with pytest.raises(EdgeError, match="expired, or is none"):
             await second.do("join", token=token)
         assert (await second.do("join", token=await first.token()))["node"] != gone
 
