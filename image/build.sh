@@ -14,15 +14,12 @@ Builds an image out of Debian's packages and the package of edge.
   --board pi|vm-amd64|vm-arm64   what it is for (default: pi)
   --deb FILE           the package of edge (default: the newest in dist/ for Debian $suite)
   --update-key FILE    public key, PEM: updates that it signed are taken (default: none is)
-  --bundle FILE.tar=/MOUNT       an OCI layout that the image brings, already compiled;
-                       may be repeated
   --version N          a whole number, larger than that of the image before (default: the time of
                        the last commit)
   --cache DIR          downloaded packages and made roots (default: .image)
   --output DIR         where the image goes (default: dist)
   --mirror URL         of Debian (default: $mirror)
-  --refresh            ask the mirror for newer packages; without it the cache decides, so
-                       that the same tree gives the same bytes
+  --refresh            ask the mirror for newer packages; without it the cache decides
   --help
 EOF
 }
@@ -36,7 +33,6 @@ cache=$repository/.image
 output=$repository/dist
 mirror=http://deb.debian.org/debian
 refresh=
-bundles=()
 
 # shellcheck source=image/lib/common.sh
 . "$here/lib/common.sh"
@@ -86,7 +82,6 @@ arguments() {
         --board) board=${2:?} && shift ;;
         --deb) deb=$(realpath -e "${2:?}") && shift ;;
         --update-key) update_key=$(realpath -e "${2:?}") && shift ;;
-        --bundle) bundles+=("${2:?}") && shift ;;
         --version) version=${2:?} && shift ;;
         --cache) cache=$(realpath -m "${2:?}") && shift ;;
         --output) output=$(realpath -m "${2:?}") && shift ;;

@@ -12,7 +12,6 @@ make_state() {
     state=$work/state
     mkdir -p "$state"
     install -d -m 700 -o "$edge_id" -g "$edge_id" "$state/edge"
-    preload_bundles
     clamp_times "$state"
 }
 
@@ -87,11 +86,4 @@ pack_update() {
     tar -C "$folder" --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
         -cf "$1.update" manifest.json slot.tar root.sqfs
     say "$(basename "$1").update: $(du -h --apparent-size "$1.update" | cut -f1)"
-}
-
-preload_bundles() {
-    local entry
-    for entry in "${bundles[@]}"; do
-        fail "--bundle $entry: not there yet"
-    done
 }

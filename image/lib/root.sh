@@ -55,6 +55,8 @@ enable_units() {
     for unit in systemd-networkd systemd-resolved systemd-timesyncd edge-setup edge-grow edge-trial; do
         inside systemctl --quiet enable "$unit.service"
     done
+    [ ! -e "$root/usr/lib/systemd/system/edge.socket" ] ||
+        inside systemctl --quiet enable edge.socket edge.service
     # A board must come up without a network.
     inside systemctl --quiet mask systemd-networkd-wait-online.service \
         apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \

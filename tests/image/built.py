@@ -10,7 +10,7 @@ from vm import run
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / ".image" / "test"
 KEY = FOLDER / "update.key"
-OLD, NEW = 1_800_000_001, 1_800_000_002
+OLD, NEW = 1_700_000_001, 1_700_000_002
 
 
 def image(board: str) -> Path:
