@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -60,6 +60,16 @@ class Limits:
     handshake: float = 5.0
     body: int = 1 << 20
     idle: float = 30.0  # also of a request's headers
+    # A connection that is used without end would outlive its certificate.
+    lasts: float = 3600.0
+
+
+class _Member(NamedTuple):
+    """Who is at the other end of a connection; `until`: the loop's clock."""
+
+    id: str
+    transport: asyncio.Transport
+    until: float
 
 
 def peer_of(request: web.Request) -> str:
@@ -93,15 +103,15 @@ class Server:
         self._accepting: asyncio.Task[None] | None = None
         # Those whose handshake is under way and where they came from, the oldest first.
         self._coming: dict[asyncio.Task[None], str] = {}
-        self._peers: dict[RequestHandler, tuple[str, asyncio.Transport]] = {}
+        self._peers: dict[RequestHandler, _Member] = {}
         self.address = listen  # with the port it got
 
     def drop(self, ids: Iterable[str]) -> None:
         """Closes the connections of these nodes: they were revoked."""
         gone = set(ids)
-        for id, transport in tuple(self._peers.values()):
-            if id in gone:
-                transport.abort()
+        for member in tuple(self._peers.values()):
+            if member.id in gone:
+                member.transport.abort()
 
     async def __aenter__(self) -> Self:
         """Raises EdgeError where it cannot listen."""
@@ -138,7 +148,7 @@ class Server:
 
     def _application(self) -> web.Application:
         app = web.Application(middlewares=[self._authenticated], client_max_size=self._limits.body)
-        app.on_response_prepare.append(_signed)
+        app.on_response_prepare.append(self._answering)
         app.add_routes(self._routes)
         return app
 
@@ -146,7 +156,7 @@ class Server:
     async def _authenticated(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         known = self._peers.get(request.protocol)
         if known is not None:
-            request[_PEER] = known[0]
+            request[_PEER] = known.id
             return await handler(request)
         connection = request.get_extra_info("ssl_object")
         if connection is None:  # it is gone
@@ -154,6 +164,13 @@ class Server:
         # It asks in the turn of the loop in which it came.
         request[_PEER] = self._credentials.peer_of(connection)
         return await handler(request)
+
+    async def _answering(self, request: web.Request, response: web.StreamResponse) -> None:
+        # Not which version of which library; and a probe is small.
+        response.headers["Server"] = "edge"
+        member = self._peers.get(request.protocol)
+        if member is not None and asyncio.get_running_loop().time() > member.until:
+            response.force_close()
 
     # Connections
 
@@ -218,15 +235,11 @@ class Server:
         except Refused:
             transport.abort()
             return
-        if sum(id == other for other, _ in self._peers.values()) >= self._limits.of_a_peer:
+        if sum(id == other.id for other in self._peers.values()) >= self._limits.of_a_peer:
             transport.abort()
         elif handler in open_now:
-            self._peers[handler] = id, transport
-
-
-async def _signed(_: web.Request, response: web.StreamResponse) -> None:
-    """Not which version of which library; and a probe is small."""
-    response.headers["Server"] = "edge"
+            until = asyncio.get_running_loop().time() + self._limits.lasts
+            self._peers[handler] = _Member(id, transport, until)
 
 
 def _plain_host(host: str) -> str:
