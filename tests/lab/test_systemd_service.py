@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from machines import SUITES, Lab, Machine, eventually, lab, needs_machines
 from service import prepared, serves
+
+from edge.platform import messages
 
 pytestmark = needs_machines
 
@@ -41,7 +44,7 @@ def test_it_boots_to_ready_without_a_failed_unit(machine: Machine) -> None:
 
 def test_the_units_are_valid(machine: Machine) -> None:
     assert _complaints(machine, *UNITS) == []
-    for name in ("gpio", "lan-only"):
+    for name in ("gpio", "lan-only", "pulley"):
         drop_in = machine.root / f"usr/share/edge/drop-ins/{name}.conf"
         with _drop_in(machine, drop_in.read_text()):
             assert _complaints(machine, "edge.service") == []
@@ -113,6 +116,19 @@ def test_a_restart_under_load_refuses_nobody(machine: Machine) -> None:
     assert load.failures == []
 
 
+def test_without_executable_memory_guests_are_interpreted(machine: Machine) -> None:
+    drop_in = (machine.root / "usr/share/edge/drop-ins/pulley.conf").read_text()
+    mark = _mark(machine)
+    with _drop_in(machine, drop_in):
+        machine.run("systemctl", "restart", "edge.service")
+        eventually("it serves", lambda: serves(machine))
+        assert _after(machine, mark, "no executable memory is allowed")
+        found = machine.run("systemd-analyze", "security", "--no-pager", "edge.service")
+        assert "✗ MemoryDenyWriteExecute" not in found
+    machine.run("systemctl", "restart", "edge.service")
+    eventually("it serves", lambda: serves(machine))
+
+
 def test_who_stands_still_is_started_anew_by_the_watchdog(machine: Machine) -> None:
     with _drop_in(machine, "[Service]\nWatchdogSec=3\nRestartSec=1\n"):
         machine.run("systemctl", "restart", "edge.service")
@@ -123,7 +139,7 @@ def test_who_stands_still_is_started_anew_by_the_watchdog(machine: Machine) -> N
         eventually("it is another", lambda: machine.property("edge.service", "MainPID") not in
                    ("0", pid))  # fmt: skip
         eventually("it serves again", lambda: serves(machine))
-        entries = machine.journal("-u", "edge.service", f"--after-cursor={mark}")
+        entries = _since(machine, mark)
         assert any("Watchdog timeout" in str(e["MESSAGE"]) for e in entries)
         # Alive and idle, it is left alone for several periods.
         pid = machine.property("edge.service", "MainPID")
@@ -156,6 +172,22 @@ def test_who_crashes_again_and_again_is_given_up(machine: Machine) -> None:
     machine.run("systemctl", "reset-failed", "edge.service")
     machine.run("systemctl", "start", "edge.socket", "edge.service")
     eventually("it serves", lambda: serves(machine))
+
+
+def test_a_failing_guest_is_named_in_fields(machine: Machine, guest: Callable[[str], Path]) -> None:
+    wasm = machine.root / "srv/hello/guest.wasm"
+    mark = _mark(machine)
+    wasm.write_bytes(guest("late_trap").read_bytes())
+    machine.run("edge", "sync", expected=None)
+    (entry, *_) = eventually("it says so", lambda: _told(machine, mark, messages.GUEST_FAILED))
+    assert (entry["EDGE_APP"], entry["EDGE_COMPONENT"]) == ("hello", "guest")
+    assert entry["EDGE_INVOCATION"]
+    assert entry["PRIORITY"] == "4"
+    (entry, *_) = eventually("and what follows", lambda: _told(machine, mark, messages.FAILED))
+    assert entry["EDGE_APP"] == "hello"
+    assert serves(machine)  # what was live before
+    wasm.write_bytes(HELLO.read_bytes())
+    machine.run("edge", "sync", "--retry")
 
 
 def test_lines_of_the_journal_have_fields_and_explanations(machine: Machine) -> None:
@@ -220,9 +252,17 @@ class _drop_in:
 
 
 def _mark(machine: Machine) -> str:
-    return str(machine.journal("-n", "1")[-1]["__CURSOR"])
+    return str(machine.journal("-u", "edge.service", "-n", "1")[-1]["__CURSOR"])
+
+
+def _since(machine: Machine, mark: str) -> list[dict[str, Any]]:
+    """Entries of the service. Of the same unit as the mark: others would lose one."""
+    return machine.journal("-u", "edge.service", f"--after-cursor={mark}")
 
 
 def _after(machine: Machine, mark: str, text: str) -> bool:
-    entries = machine.journal("-u", "edge.service", f"--after-cursor={mark}")
-    return any(str(entry["MESSAGE"]).startswith(text) for entry in entries)
+    return any(str(entry["MESSAGE"]).startswith(text) for entry in _since(machine, mark))
+
+
+def _told(machine: Machine, mark: str, message: str) -> list[dict[str, Any]]:
+    return [entry for entry in _since(machine, mark) if entry.get("MESSAGE_ID") == message]
