@@ -1,7 +1,7 @@
 """`make bench`: ours and the peers side by side, in interleaved rounds. A table, and bench.json.
 
     run.py [--rounds 3] [--seconds 3] [--only micro,http,memory,start,mqtt,density,fleet]
-           [--json FILE] [--readme]
+           [--json FILE] [--keep] [--readme]
 
 Every server runs on core 0, the load comes from core 1. A figure is the median of its rounds; a
 ratio is the median of the ratios of each round, so that a noisy minute hits both sides.
@@ -57,7 +57,8 @@ class Bench:
 
     def add(self, row: str, unit: str, rounds: dict[str, list[float]]) -> None:
         """One row: for each server its figure in each round."""
-        entry: dict[str, Any] = {"row": row, "unit": unit, "rounds": rounds}
+        date = datetime.now(UTC).strftime("%Y-%m-%d")
+        entry: dict[str, Any] = {"row": row, "unit": unit, "date": date, "rounds": rounds}
         entry["median"] = {name: median(figures) for name, figures in rounds.items()}
         for peer in ("wasmtime serve", "aiomqtt", "each for itself"):
             if "edge" in rounds and peer in rounds:
@@ -334,17 +335,27 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--only", default="micro,http,memory,start,mqtt,density,fleet")
     parser.add_argument("--json", type=Path, default=ROOT / "bench.json")
+    parser.add_argument(
+        "--keep", action="store_true", help="rows that are not measured stay as the JSON has them"
+    )
     parser.add_argument("--readme", action="store_true", help="put the table into README.md")
     options = parser.parse_args()
 
     bench = Bench(options.rounds, options.seconds)
     for part in options.only.split(","):
         getattr(bench, part)()
-    result = {"machine": machine(), "rows": bench.rows}
+    kept = json.loads(options.json.read_text())["rows"] if options.keep else []
+    result = {"machine": machine(), "rows": merged(kept, bench.rows)}
     options.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     print(tables(bench.rows))
     if options.readme:
         into_readme(result)
+
+
+def merged(kept: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was measured now in the place of what was before; what is new at the end."""
+    fresh = {row["row"]: row for row in rows}
+    return [fresh.pop(row["row"], row) for row in kept] + list(fresh.values())
 
 
 def into_readme(result: dict[str, Any]) -> None:
@@ -352,7 +363,8 @@ def into_readme(result: dict[str, Any]) -> None:
     before, rest = readme.read_text().split("<!-- bench -->")
     after = rest.split("<!-- /bench -->")[1]
     where = f"{about['cpu']}, Linux {about['kernel']}, Python {about['python']}"
-    note = f"{where}, wasmtime {about['wasmtime']}, peer {about['peer']}, {about['date'][:10]}."
+    dates = sorted({row.get("date", "before") for row in result["rows"]})
+    note = f"{where}, wasmtime {about['wasmtime']}, peer {about['peer']}, {' and '.join(dates)}."
     parts = (
         before,
         "<!-- bench -->\n",
