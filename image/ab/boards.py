@@ -86,7 +86,7 @@ class TryBoot:
 
     def arm(self, slot: str) -> None:
         replace_sector(self.boot / "tryboot.txt", _CONFIG.format(slot=slot, cmdline="trial.txt"))
-        # Debian's kernel has no `reboot "0 tryboot"`: our module tells the firmware as it is loaded.
+        # Debian's kernel has no `reboot "0 tryboot"`: loading our module tells the firmware.
         run("modprobe", "--remove", "edge_tryboot")
         run("modprobe", "edge_tryboot")
 
