@@ -29,7 +29,7 @@ from edge.fleet.server import Server
 from edge.fleet.static import StaticPeers, split
 from edge.fleet.statics import Statics
 from edge.fleet.table import Peer, Table
-from edge.fleet.wire import BODY_MOST, Endpoint, Facts, Record, hint_text
+from edge.fleet.wire import BODY_MOST, Endpoint, Facts, Record, hint_text, show_address
 
 __all__ = ["Facts", "Identity", "Neighbour", "Peers", "Settings"]
 
@@ -266,6 +266,17 @@ class Peers:
     def is_excluded(self) -> bool:
         """Whether peers refuse this node, as far as it was told so lately."""
         return self.excluded is not None and self._now() - self._excluded_at < _EXCLUDED
+
+    @property
+    def double(self) -> str | None:
+        """That another machine is this node, too, as far as it was told so lately."""
+        if not self.table.is_doubled(self._now()):
+            return None
+        at = ", ".join(map(show_address, self.table.double))
+        return (
+            f"another machine says that it is this node{at and f', at {at}'}: was its card copied,"
+            " or a backup restored twice? (`edge fleet leave` on one of them, then join anew)"
+        )
 
     # Around the loop
 

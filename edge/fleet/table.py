@@ -30,6 +30,9 @@ PROBERS = 3
 # further ahead of what is known, and a node itself goes that far only so often, in seconds, so that
 # the others can follow. Incarnations begin with dates: no honest one is that far from another.
 _JUMP_MOST, _LEAP, _LEAP_EVERY = 1 << 32, 1 << 16, 10.0
+# So many times another one lived under this node's id, within so many seconds: there are two of it.
+# Both would contradict each other for ever: after that, once in so many seconds.
+_CLAIMS, _CLAIMED_WITHIN, _CLAIM_EVERY = 3, 600.0, 30.0
 # Seconds that who has left or died stays known; so does who died before anybody was seen there.
 _LEFT_KEPT, _DEAD_KEPT = 600.0, 86400.0
 
@@ -102,6 +105,8 @@ class Table:
     refused: frozenset[str] = frozenset()  # revoked: nothing is known of them
     _targets: tuple[str, ...] | None = None
     _leapt: float = float("-inf")
+    _claims: tuple[float, ...] = ()
+    double: tuple[Endpoint, ...] = ()  # where another one says it is this node
 
     # What is told
 
@@ -154,7 +159,7 @@ class Table:
     def take(self, record: Record, now: float, *, own: bool = False) -> bool:
         """Whether this is news, to be told to others. `own`: said by that node of itself."""
         if record.id == self.me.id:
-            return self._refute(record.version, now)
+            return self._refute(record.version, now, record.endpoints)
         if record.id in self.refused:
             return False
         peer = self.peers.get(record.id)
@@ -209,14 +214,24 @@ class Table:
         self.me = replace(self.me, status=Status.LEFT)
         return self.me
 
-    def _refute(self, said: Version, now: float) -> bool:
+    def is_doubled(self, now: float) -> bool:
+        """Whether another machine has this node's key, or a member says so again and again."""
+        return len(self._claims) == _CLAIMS and now - self._claims[0] < _CLAIMED_WITHIN
+
+    def _refute(self, said: Version, now: float, at: tuple[Endpoint, ...] = ()) -> bool:
         ahead = said[0] - self.me.incarnation
         if said <= self.me.version or ahead > _JUMP_MOST or said[0] >= (1 << 53) - 1:
+            return False
+        lives = said[1] == Status.ALIVE
+        if lives and self.is_doubled(now) and now < self._claims[-1] + _CLAIM_EVERY:
             return False
         if ahead > _LEAP:
             if now < self._leapt + _LEAP_EVERY:
                 return False
             self._leapt = now
+        if lives:
+            self._claims = (*self._claims, now)[-_CLAIMS:]
+            self.double = at or self.double
         self.me = replace(self.me, incarnation=said[0] + 1)
         return True
 
@@ -279,6 +294,11 @@ class Table:
     def alive(self) -> Iterator[Peer]:
         """Those whose certificate was seen."""
         return (peer for peer in self.peers.values() if peer.lives and peer.endpoint)
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether `targets` may be others than when they were last asked for."""
+        return self._targets is None
 
     def targets(self) -> tuple[str, ...]:
         """Whom this node probes: by rendezvous hash each node has a few probers, and all agree who

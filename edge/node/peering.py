@@ -130,9 +130,8 @@ class Peering:
         """What the node's operator should know."""
         problem = self.discovery.problem if self.discovery is not None else None
         excluded = self.peers.excluded if self.peers.is_excluded else None
-        return tuple(
-            note for note in (problem, excluded and f"a peer refuses this node: {excluded}") if note
-        )
+        refused = excluded and f"a peer refuses this node: {excluded}"
+        return tuple(note for note in (problem, refused, self.peers.double) if note)
 
     async def apps(self) -> list[dict[str, Any]]:
         """Of each living peer what it runs, or why that is not known."""

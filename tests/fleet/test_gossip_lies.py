@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 from dataclasses import replace
@@ -99,3 +100,39 @@ async def test_leaps_in_one_message_are_one(air: Air) -> None:
     assert isinstance(message.hints[0], Hint)
     say(victim, other, message)
     await until(lambda: len({n.table.digest for n in air.nodes.values()}) == 1, 60)
+
+
+@in_the_air
+async def test_two_machines_with_one_key_are_told_and_quarrel_seldom(air: Air) -> None:
+    nodes = await small_fleet(air)
+    first, double = nodes[0], Node(3, air)
+    double.at = ("10.0.9.9", 7466)
+    facts = replace(double.table.me.facts, name="copy")
+    double.table.me = replace(
+        double.table.me, facts=facts, endpoints=(double.at,), incarnation=DATE + 60
+    )
+    air.nodes[double.at] = double
+    air.tasks[1000] = air.group.create_task(double.life.run())
+    double.life.prober.heard(first.id, [first.at])
+    now = asyncio.get_running_loop().time
+    pair = (nodes[3], double)
+    await until(lambda: all(node.table.is_doubled(now()) for node in pair), 120)
+    assert pair[0].table.double == (double.at,)
+    assert pair[1].table.double == (pair[0].at,)
+    assert not any(node.table.is_doubled(now()) for node in nodes if node not in pair)
+    before = pair[0].table.me.incarnation
+    await asyncio.sleep(300)
+    assert all(node.table.is_doubled(now()) for node in pair)
+    assert pair[0].table.me.incarnation - before < 50
+    double.runs = False
+    air.tasks[1000].cancel()
+    await asyncio.sleep(700)
+    assert not pair[0].table.is_doubled(now())
+
+
+def test_a_restart_is_no_double() -> None:
+    mine = table()
+    earlier = replace(mine.me, incarnation=DATE + 5, endpoints=(("10.0.0.7", 7466),))
+    assert mine.take(earlier, 0.0)
+    assert not mine.take(earlier, 1.0)
+    assert not mine.is_doubled(1.0)
