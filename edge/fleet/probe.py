@@ -45,6 +45,9 @@ _TRIALS = 8
 _CANDIDATES_MOST = PEERS_MOST
 # Attempts at an id that was only heard of, before it is forgotten until it is heard of again.
 _ATTEMPTS_MOST = 8
+# Seconds between two looks at who is to be probed: while a fleet is switched on, that changes with
+# each node.
+_LOOKED_UP = 0.5
 # Seconds between the beginnings of attempts at the addresses of one node.
 _STAGGER = 0.3
 # Attempts at one that others say lives, before that is doubted.
@@ -89,6 +92,7 @@ class Prober:
         self._reports = reports
         self._excluded = excluded
         self._begun = 0.0  # the last round
+        self._looked_up = 0.0  # until then it is not looked who is to be probed
         self._watched: frozenset[str] = frozenset()
         self._busy: set[str] = set()
         # Addresses that were only heard of, of peers that answer elsewhere.
@@ -108,7 +112,8 @@ class Prober:
             start(self._probe(peer))
         while self._doubted and self._trying < _TRIALS:
             start(self._try(*self._doubted.popitem()))
-        moments = [self._round, *self._try_gone(now, start), *self._try_heard(now, start)]
+        soon = [self._looked_up] if self._table.is_changed else []
+        moments = [self._round, *soon, *self._try_gone(now, start), *self._try_heard(now, start)]
         deadlines = (self._deadline(peer) for peer in self._suspects())
         return max(min((*moments, *deadlines)), now + 0.05)
 
@@ -116,6 +121,9 @@ class Prober:
         """All of them in each round, and at once whom this node has to probe from now on: when many
         die together, their probers are among them.
         """
+        if now < min(self._round, self._looked_up):
+            return []
+        self._looked_up = now + _LOOKED_UP
         targets = frozenset(self._table.targets())
         fresh, self._watched = targets - self._watched, targets
         if now >= self._round:
