@@ -132,7 +132,10 @@ def emulated(architecture: str) -> bool:
     native = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, check=True)
     if native.stdout.decode().strip() == architecture:
         return True
-    return Path("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists()
+    # mmdebstrap asks arch-test whether it can go on.
+    return (
+        bool(shutil.which("arch-test")) and Path("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists()
+    )
 
 
 def _git(*arguments: str) -> str:

@@ -76,7 +76,7 @@ def place(
 ) -> Iterator[tuple[CleanRoot, tuple[Path, Path]]]:
     suite, architecture = request.param.split("-")
     if not emulated(architecture):
-        pytest.skip("needs qemu-user-static and binfmt-support")
+        pytest.skip("needs qemu-user-static, binfmt-support and arch-test")
     packages = versions(suite, architecture, tmp_path_factory.mktemp("debs"))
     with clean_root(suite, architecture) as root:
         yield root, packages
