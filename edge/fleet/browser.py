@@ -45,7 +45,8 @@ class Browser(RecordUpdateListener):
     """Follows the adverts of a fleet, or of all of them. Synchronous but for `close`.
 
     `heard` gets adverts that are new or have changed, `gone` ids that no name stands for any
-    longer, `claimed` the id of another node that advertises our name.
+    longer, `claimed` the id of another node that advertises our name, `myself` what is advertised
+    under our own id, by this node or another one.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Browser(RecordUpdateListener):
         heard: Callable[[Advert], None],
         gone: Callable[[str], None] = lambda _: None,
         claimed: Callable[[str], None] = lambda _: None,
+        myself: Callable[[Advert], None] = lambda _: None,
     ) -> None:
         super().__init__()
         self._mine = ""  # the full name this node advertises, in lower case, if it does
@@ -70,6 +72,7 @@ class Browser(RecordUpdateListener):
         self._heard = heard
         self._gone = gone
         self._claimed = claimed
+        self._myself = myself
         self._host: dict[str, str] = {}  # name -> its host, both lower case, of `adverts`
         self._names: dict[str, set[str]] = {}  # host -> names
         self._pending: dict[str, str] = {}  # lower case -> full name, to be looked at
@@ -177,6 +180,7 @@ class Browser(RecordUpdateListener):
             return
         if advert.id == self._me:
             self._forget(key)
+            self._myself(advert)
             return
         if key == self._mine:
             self._claimed(advert.id)

@@ -41,6 +41,7 @@ class Discovery:
 
     `heard` gets each advert of this fleet when it is new or has changed, never the node's own.
     `gone` gets the id of a node that said goodbye, or that was not heard of for long: a hint too.
+    `doubled` gets an advert of the node's own id with addresses that are not its own.
     Entering never fails because of the network: `problem` says what is amiss, and it is tried
     again.
     """
@@ -52,6 +53,7 @@ class Discovery:
         interfaces: Sequence[str] = (),
         heard: Callable[[Advert], None],
         gone: Callable[[str], None],
+        doubled: Callable[[Advert], None] = lambda _: None,
     ) -> None:
         """`me.addresses`: where peers are served; of "::" and "0.0.0.0" the interfaces' addresses.
 
@@ -64,6 +66,7 @@ class Discovery:
         self._names = tuple(interfaces)
         self._heard = heard
         self._gone = gone
+        self._doubled = doubled
         self._problem: str | None = None
         self._task: asyncio.Task[None] | None = None
         self._zc: AsyncZeroconf | None = None
@@ -168,6 +171,7 @@ class Discovery:
             heard=self._heard,
             gone=self._gone,
             claimed=self._claimed,
+            myself=self._heard_myself,
         )
         self._ask()
         await self._register()
@@ -235,6 +239,12 @@ class Discovery:
         assert self._zc is not None
         self._info = self._service()
         await (await self._zc.async_update_service(self._info))
+
+    def _heard_myself(self, advert: Advert) -> None:
+        own = {str(address.ip) for one in self._followed for address in one.addresses}
+        others = tuple(at for at in advert.addresses if at[0].partition("%")[0] not in own)
+        if others:
+            self._doubled(replace(advert, addresses=others))
 
     # --- names ---
 

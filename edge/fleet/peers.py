@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
@@ -44,6 +44,9 @@ _FAILED = 2
 # Seconds between two attempts at where this node joined, while it knows nobody.
 _INTRODUCED = 30.0
 _REASON_MOST = 200
+# Seconds between two looks at where somebody says this node is, too, and for one; and within which
+# it would be said again.
+_DOUBTED, _IDENTIFY, _SEEN_AGAIN = 60.0, 3.0, 900.0
 
 # How this node is, and where it may be reached if it serves at that port.
 Tell = Callable[[int], tuple[Facts, tuple[Endpoint, ...]]]
@@ -101,7 +104,8 @@ class Peers:
         self._excluded_at = 0.0
         self._settings, self._tell, self._now = settings, tell, now
         self._introduced = dict(settings.introduced)
-        self._introduced_at = now()
+        self._introduced_at = self._doubts_at = now()
+        self._doubts: tuple[Endpoint, ...] = ()
         self._told_at = now()
         self._client = Client(identity)
         self.table = Table(Record(self.me, tell(settings.listen.port)[0], (), int(date())))
@@ -237,6 +241,21 @@ class Peers:
         self.life.prober.doubt(id)
         self.life.wake()
 
+    def doubled(self, endpoints: Sequence[Endpoint]) -> None:
+        """Somebody advertises this node's own id elsewhere: whether that is so, TLS shows."""
+        now = self._now()
+        if now >= self._doubts_at:
+            self._doubts_at, self._doubts = now + _DOUBTED, tuple(endpoints)
+            self.life.wake()
+
+    async def _doubt(self, endpoints: Sequence[Endpoint]) -> None:
+        for endpoint in endpoints:
+            with suppress(PullError):
+                if await self._client.identify(endpoint, _IDENTIFY) == self.me:
+                    self.table.doubled(endpoint, self._now() + 2 * _SEEN_AGAIN)
+                    _log.warning("%s", self.double)
+                    return
+
     def revoked(self, ids: frozenset[str]) -> None:
         """What is under way with them ends, and nothing more is heard of them."""
         self.table.refuse(ids)
@@ -282,6 +301,9 @@ class Peers:
 
     def _before(self, start: Start) -> float:
         now = self._now()
+        if doubts := self._doubts:
+            self._doubts = ()
+            start(self._doubt(doubts))
         if now >= self._told_at:
             self._told_at = now + self._settings.times.interval
             self._change()

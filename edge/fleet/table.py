@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 
 from edge.fleet.wire import (
     PEERS_MOST,
@@ -106,6 +107,7 @@ class Table:
     _targets: tuple[str, ...] | None = None
     _leapt: float = float("-inf")
     _claims: tuple[float, ...] = ()
+    _doubled_until: float = float("-inf")
     double: tuple[Endpoint, ...] = ()  # where another one says it is this node
 
     # What is told
@@ -216,14 +218,19 @@ class Table:
 
     def is_doubled(self, now: float) -> bool:
         """Whether another machine has this node's key, or a member says so again and again."""
-        return len(self._claims) == _CLAIMS and now - self._claims[0] < _CLAIMED_WITHIN
+        claimed = len(self._claims) == _CLAIMS and now - self._claims[0] < _CLAIMED_WITHIN
+        return claimed or now < self._doubled_until
+
+    def doubled(self, at: Endpoint, until: float) -> None:
+        """Who is there has shown this node's own certificate."""
+        self.double, self._doubled_until = (at,), until
 
     def _refute(self, said: Version, now: float, at: tuple[Endpoint, ...] = ()) -> bool:
         ahead = said[0] - self.me.incarnation
         if said <= self.me.version or ahead > _JUMP_MOST or said[0] >= (1 << 53) - 1:
             return False
         lives = said[1] == Status.ALIVE
-        if lives and self.is_doubled(now) and now < self._claims[-1] + _CLAIM_EVERY:
+        if lives and self.is_doubled(now) and now < max(self._claims, default=-inf) + _CLAIM_EVERY:
             return False
         if ahead > _LEAP:
             if now < self._leapt + _LEAP_EVERY:

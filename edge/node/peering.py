@@ -153,6 +153,7 @@ class Peering:
             interfaces=self._settings.fleet.interfaces,
             heard=lambda advert: self.peers.discovered(advert.id, advert.name, advert.addresses),
             gone=self.peers.vanished,
+            doubled=lambda advert: self.peers.doubled(advert.addresses),
         )
 
     # What this node says of itself

@@ -50,6 +50,7 @@ class Advertiser:
             self.id, name or machine.name, fleet, (("::", port),), "0", "x86_64", "0.1.0"
         )
         self.events: list[tuple[float, Advert | str]] = []
+        self.doubles: list[Advert] = []
         self.discovery: Discovery | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end = asyncio.Event()
@@ -117,7 +118,9 @@ class Advertiser:
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        async with Discovery(self.me, heard=self._event, gone=self._event) as self.discovery:
+        async with Discovery(
+            self.me, heard=self._event, gone=self._event, doubled=self.doubles.append
+        ) as self.discovery:
             self._entered.set()
             await self._end.wait()
 

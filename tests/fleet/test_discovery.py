@@ -56,6 +56,20 @@ def test_inventories_that_follow_each_other_quickly_go_out_as_one(stage: Stage) 
     assert len({advert.inventory for advert in heard}) <= 3
 
 
+@pytest.mark.parametrize("names", [("hall", "hall"), ("hall", "attic")])
+def test_a_copy_of_a_node_is_noticed_and_the_node_itself_is_not(
+    stage: Stage, names: tuple[str, str]
+) -> None:
+    alone = stage.node()
+    nodes = [stage.node(name=name, id=made_id("copied")) for name in names]
+    until(lambda: any(node.doubles for node in nodes), promised(6))
+    places = {node: {node.machine.address, node.machine.address6} for node in nodes}
+    for node in nodes:
+        said = {host for advert in node.doubles for host, _ in advert.addresses}
+        assert not said & places[node]
+    assert not alone.doubles
+
+
 def test_of_two_nodes_with_one_name_one_takes_another(stage: Stage) -> None:
     nodes = [stage.node(name="kitchen") for _ in range(2)]
     watching = stage.node()
