@@ -14,7 +14,7 @@ usage: image/build-debs.sh [OPTION]...
 
 Needs root, mmdebstrap, and a Python with pip: $PYTHON, or .venv/bin/python. What is fetched stays
 below build/debs; a second run needs no network. The date in the packages is $SOURCE_DATE_EPOCH, or
-that of the last commit: the same source gives the same bytes.
+that of the last commit.
 END
 }
 
