@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 
 from edge.config import Address
@@ -21,13 +22,13 @@ def listener(address: Address) -> socket.socket:
     try:
         found = _listener(address)
     except OSError as error:
-        taken = error.errno == errno.EADDRINUSE
-        hint = (
-            "another program listens there: choose another one, [fleet] listen" if taken else None
-        )
-        raise EdgeError(
-            f"{address}: {(error.strerror or str(error)).lower()}", hint=hint
-        ) from error
+        # Of the number: socket.create_server adds to the text what it tried.
+        known = error.errno in errno.errorcode
+        why = os.strerror(error.errno or 0) if known else error.strerror or str(error)
+        hint = "it is what [fleet] listen says"
+        if error.errno == errno.EADDRINUSE:
+            hint = "another program listens there: choose another one, [fleet] listen"
+        raise EdgeError(f"{address}: {why.lower()}", hint=hint) from error
     found.setblocking(False)
     return found
 

@@ -113,8 +113,10 @@ class FleetService:
         try:
             self._peering = await peering.__aenter__()
         except EdgeError as error:
-            _log.warning("no peers: %s", error.message)
-            self._problem = f"no peers: {error.message}"
+            self._problem = f"no peers: {error.message}" + (
+                f" ({error.hint})" if error.hint else ""
+            )
+            _log.warning("%s", self._problem)
 
     async def _close(self) -> None:
         peering, self._peering = self._peering, None
