@@ -151,11 +151,13 @@ def _join(options: argparse.Namespace) -> int:
 
 def _leave(options: argparse.Namespace) -> int:
     _do(options, "leave", dissolve=options.dissolve)
+    _log.info("this node is in no fleet any more")
     return 0
 
 
 def _revoke(options: argparse.Namespace) -> int:
     say(_do(options, "revoke", who=options.who)["id"])
+    _log.info("revoked; the other nodes hear of it from each other")
     return 0
 
 

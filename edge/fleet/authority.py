@@ -17,7 +17,7 @@ import hashlib
 import json
 import secrets
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -212,9 +212,9 @@ class Authority:
 
     # Revocation
 
-    def find(self, who: str) -> str:
-        """The node that an id, the beginning of one (eight characters or more), or a name means.
-        Raises ConfigError.
+    def find(self, who: str, revoked: Container[str] = ()) -> str:
+        """The node that an id, the beginning of one (eight characters or more), or a name means:
+        a revoked one only where nobody else is called so. Raises ConfigError.
         """
         # A whole id means that node, whatever another one calls itself. It may be unknown here: an
         # older backup of the authority may have been restored since it was issued.
@@ -225,6 +225,7 @@ class Authority:
             for member in self._state.members
             if member.name == who or (len(who) >= 8 and member.node.startswith(who))
         ]
+        found = [node for node in found if node not in revoked] or found
         if len(found) > 1:
             listed = ", ".join(sorted(found))
             raise ConfigError(f"{who}: several nodes are called so: {listed}", hint="name the id")

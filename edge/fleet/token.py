@@ -68,7 +68,7 @@ class Token:
         """Raises ConfigError, which shows nothing of the text."""
         text = text.strip()
         if not text.startswith(_PREFIX):
-            _wrong(f'it begins with "{_PREFIX}"')
+            _wrong(f'one begins with "{_PREFIX}"')
         if len(text) > MAX_TEXT:
             _wrong("it is too long for one")
         data = _decoded(text.removeprefix(_PREFIX))

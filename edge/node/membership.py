@@ -235,7 +235,7 @@ class Membership:
             who = table.need("who", string)
         async with self._changing:
             authority, identity = self._issuing()
-            node = authority.find(who)
+            node = authority.find(who, identity.revoked)
             if node == identity.node:
                 raise EdgeError("that is this node, which has the fleet's authority")
             if node not in identity.revoked:

@@ -36,6 +36,7 @@ async def join_by(
         try:
             token = await asyncio.to_thread(_read, path)
             if token is None:
+                _log.info("no fleet is joined: %s: no such file", path)
                 return
             await join(token)
             break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 import tarfile
 from collections.abc import AsyncIterator, Iterator
@@ -217,6 +218,12 @@ async def test_revoking(first: Member, second: Member, tmp_path: Path, clock: Cl
         with pytest.raises(EdgeError, match="expired, or is none"):
             await second.do("join", token=token)
         assert (await second.do("join", token=await first.token()))["node"] != gone
+        # A name means who is not revoked yet, and is still not enough for two.
+        with pytest.raises(ConfigError, match="several nodes") as error:
+            await first.do("revoke", who="second")
+        assert gone not in error.value.message
+        await first.do("revoke", who=second.id)
+        assert (await first.do("revoke", who="second"))["id"] == namesake.id
 
 
 async def test_who_was_off_for_too_long_joins_again(
@@ -335,6 +342,17 @@ async def test_a_file_that_holds_no_token_is_told(
         await until(lambda: board.membership.notes())
         assert said in board.membership.notes()[0]
     assert file.exists()
+
+
+async def test_a_file_that_is_not_there_is_told(
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "tokn"
+    board = Member(tmp_path / "board", clock, join_token_file=file)
+    with caplog.at_level(logging.INFO, "edge.fleet"):
+        async with board.running():
+            await until(lambda: f"{file}: no such file" in caplog.text)
+            assert board.membership.notes() == ()  # as it is where no fleet is wanted yet
 
 
 # Real nodes
