@@ -40,7 +40,7 @@ class Times:
 
 
 # Attempts at the same time, at those that do not live or are not known yet.
-_TRIALS = 8
+_TRIALS = 16
 # Ids that were heard of and have not answered yet.
 _CANDIDATES_MOST = PEERS_MOST
 # Attempts at an id that was only heard of, before it is forgotten until it is heard of again.
@@ -111,11 +111,13 @@ class Prober:
         for peer in self._probed(now):
             start(self._probe(peer))
         while self._doubted and self._trying < _TRIALS:
-            start(self._try(*self._doubted.popitem()))
+            self._begin(*self._doubted.popitem(), start)
         soon = [self._looked_up] if self._table.is_changed else []
         moments = [self._round, *soon, *self._try_gone(now, start), *self._try_heard(now, start)]
         deadlines = (self._deadline(peer) for peer in self._suspects())
-        return max(min((*moments, *deadlines)), now + 0.05)
+        # Where there is no room for another attempt, it is not looked for all the time.
+        least = 0.05 if self._trying < _TRIALS else 0.5
+        return max(min((*moments, *deadlines)), now + least)
 
     def _probed(self, now: float) -> list[Peer]:
         """All of them in each round, and at once whom this node has to probe from now on: when many
@@ -174,7 +176,8 @@ class Prober:
             if peer.due <= now and self._trying < _TRIALS:
                 peer.attempts += not peer.moved
                 peer.due = now + self._back_off(peer.attempts)
-                start(self._try(peer.id, peer.record.endpoints if peer.moved else peer.likely))
+                endpoints = peer.record.endpoints if peer.moved else peer.likely
+                self._begin(peer.id, endpoints, start)
                 peer.moved = False
             found.append(peer.due)
         return found
@@ -184,14 +187,16 @@ class Prober:
 
     def _try_heard(self, now: float, start: Start) -> list[float]:
         found = []
-        for id, candidate in tuple(self.candidates.items()):
+        waiting = list(self.candidates.items())
+        random.shuffle(waiting)  # who floods the network with names is not always first
+        for id, candidate in sorted(waiting, key=lambda item: item[1].attempts):
             if id in self._table.peers or candidate.attempts >= _ATTEMPTS_MOST:
                 del self.candidates[id]
                 continue
             if candidate.due <= now and self._trying < _TRIALS and id not in self._busy:
                 candidate.attempts += 1
                 candidate.due = now + self._back_off(candidate.attempts)
-                start(self._try(id, candidate.endpoints))
+                self._begin(id, candidate.endpoints, start)
             found.append(candidate.due)
         return found
 
@@ -220,9 +225,9 @@ class Prober:
                 while len(self._doubted) > _TRIALS:
                     del self._doubted[next(iter(self._doubted))]
         else:
-            known = self.candidates.pop(id, None)
-            before = known.endpoints if known else ()
-            self.candidates[id] = Candidate(distinct((*endpoints, *before)), name, due=now)
+            known = self.candidates.get(id) or Candidate((), name, due=now)
+            known.endpoints = distinct((*endpoints, *known.endpoints))
+            self.candidates[id] = known
             while len(self.candidates) > _CANDIDATES_MOST:
                 del self.candidates[next(iter(self.candidates))]
 
@@ -264,9 +269,12 @@ class Prober:
         if not reached and self._table.suspect(peer.id, self._now()):
             self._gossip.spread(peer.id)
 
-    async def _try(self, id: str, endpoints: Sequence[Endpoint]) -> None:
+    def _begin(self, id: str, endpoints: Sequence[Endpoint], start: Start) -> None:
         self._busy.add(id)
         self._trying += 1
+        start(self._try(id, endpoints))
+
+    async def _try(self, id: str, endpoints: Sequence[Endpoint]) -> None:
         try:
             attempts = [self._later(_STAGGER * n, id, at) for n, at in enumerate(endpoints)]
             if await _any(attempts):

@@ -307,3 +307,24 @@ def test_time_jumps() -> None:
 
 async def _never() -> None:
     await until(lambda: False, 3600)
+
+
+@in_the_air
+async def test_made_up_adverts_keep_nobody_from_being_found(air: Air) -> None:
+    first, second = air.node(0), air.node(1)
+    for number in range(1000, 1250):
+        id = hashlib.sha256(b"%d" % number).digest()
+        made_up = base64.b32encode(id).decode().lower()[:52]
+        holes = [(f"10.9.{number % 250}.{last}", 7466) for last in range(1, 9)]
+        first.life.prober.heard(made_up, holes)
+    first.life.prober.heard(second.id, [second.at])
+    first.life.wake()
+    at_once = 0
+
+    def found() -> bool:
+        nonlocal at_once
+        at_once = max(at_once, first.life.prober._trying)
+        return 1 in first.knows()
+
+    await until(found, 120)
+    assert at_once <= 16
