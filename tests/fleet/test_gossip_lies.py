@@ -7,10 +7,22 @@ import base64
 import hashlib
 from dataclasses import replace
 
+import pytest
 from test_gossip_simulation import Air, Node, in_the_air, until
 
+from edge.errors import BundleError
 from edge.fleet.table import Table
-from edge.fleet.wire import PEERS_MOST, Facts, Hint, Message, Record, Status, dump, write_message
+from edge.fleet.wire import (
+    PEERS_MOST,
+    Facts,
+    Hint,
+    Message,
+    Record,
+    Status,
+    dump,
+    read_message,
+    write_message,
+)
 
 DATE = 1_795_000_000
 
@@ -128,6 +140,11 @@ async def test_two_machines_with_one_key_are_told_and_quarrel_seldom(air: Air) -
     air.tasks[1000].cancel()
     await asyncio.sleep(700)
     assert not pair[0].table.is_doubled(now())
+
+
+def test_a_message_of_nothing_is_not_even_parsed() -> None:
+    with pytest.raises(BundleError, match="too many parts"):
+        read_message(b'{"news":[' + b"[]," * 100_000 + b"[]]}", "what it says")
 
 
 def test_a_restart_is_no_double() -> None:
