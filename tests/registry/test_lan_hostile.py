@@ -20,6 +20,7 @@ from registry_lab import docker_registry
 from edge.errors import PullError
 from edge.registry.digest import Digest
 from edge.registry.lan import bringing, gather, talk
+from edge.registry.lan.order import by_rendezvous
 from edge.registry.lan.talk import BLOBS
 
 MIB = 1 << 20
@@ -205,6 +206,32 @@ async def test_of_several_that_brought_parts_the_liar_is_found(
         assert nodes[1].store.read(Digest.of(data), size) == data
 
 
+async def nothing(_: web.Request) -> web.StreamResponse:
+    raise web.HTTPNotFound
+
+
+@pytest.mark.parametrize(
+    "lie", [wrong(6 * MIB), stalls(6 * MIB), nothing], ids=["wrong", "stalls", "nothing"]
+)
+@pytest.mark.parametrize("next_home", [0, 1])
+async def test_a_home_that_names_itself_alone_hides_nobody(
+    registry: str, tmp_path: Path, lie: Handler, next_home: int
+) -> None:
+    seeds = (noise(6 * MIB, seed) for seed in range(1000))
+    order = [name(BAD), name(next_home), name(1 - next_home)]
+    data = next(data for data in seeds if by_rendezvous(Digest.of(data), order) == order)
+    await push(registry, tmp_path, "hidden:1", data)
+    async with counted(registry) as uplink, with_liar(tmp_path, 2, lie) as (nodes, liar):
+        nodes[0].neighbours.gone.add(name(BAD))
+        await nodes[0].pull(f"{uplink.host}/hidden:1")
+        before = uplink.received
+        async with asyncio.timeout(20):
+            await nodes[1].pull(f"{uplink.host}/hidden:1")
+        assert liar.served > 0
+        assert uplink.received - before < MIB // 10, "an honest one had all of it"
+        assert nodes[1].store.read(Digest.of(data), 6 * MIB) == data
+
+
 REPORTS: list[object] = [
     [],
     "here",
@@ -248,10 +275,6 @@ async def test_a_home_that_points_nowhere_holds_nobody_up_for_long(
 ) -> None:
     data = layer(100_000, 2)
     await push(registry, tmp_path, "nowhere:1", data)
-
-    async def nothing(_: web.Request) -> web.StreamResponse:
-        raise web.HTTPNotFound
-
     async with with_liar(tmp_path, 2, nothing, report) as (nodes, _), asyncio.timeout(15):
         await together(node.pull(f"{registry}/nowhere:1") for node in nodes.boards)
 

@@ -97,6 +97,11 @@ class Bringing:
         """False: it is for this node to use the uplink."""
         digest, lost = gather.wish.blob.digest, None
         holders: Sequence[str] = await self._located(digest)
+        if holders:
+            if await self._from(gather, holders):
+                return True
+            # Who did not deliver is no witness of who else has it.
+            holders = await self._beside(digest, holders)
         for _ in range(_ROUNDS):
             if holders and await self._from(gather, holders):
                 return True
@@ -167,6 +172,12 @@ class Bringing:
         if known or report.fetcher not in (None, self._neighbours.me):
             return known
         return await self._holders(digest, others[: _ASKED - 1])
+
+    async def _beside(self, digest: Digest, failed: Sequence[str]) -> Sequence[str]:
+        """Who else has it, by their own word."""
+        others = [id for id in self._order(digest) if id not in failed]
+        found = await self._holders(digest, others[:_ASKED])
+        return [id for id in found if id not in failed]
 
     async def _report_of(self, home: str, digest: Digest) -> Report:
         if home != self._neighbours.me:
