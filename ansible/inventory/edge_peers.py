@@ -78,14 +78,20 @@ def ask(command: list[str]) -> Any:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Problem(f"{shlex.join(command)}: {error}") from None
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise Problem(f"{shlex.join(command)}: {said[-1] if said else done.returncode}")
+        raise Problem(f"{shlex.join(command)}: {mistake(done.stderr) or done.returncode}")
     try:
         if len(done.stdout) > MOST:
             raise ValueError("is too long")
         return json.loads(done.stdout)
     except (ValueError, RecursionError) as error:
         raise Problem(f"{shlex.join(command)}: its answer {error}") from None
+
+
+def mistake(stderr: bytes) -> str:
+    """The last line, with the one before it if that is a hint only."""
+    lines = stderr.decode(errors="replace").strip().splitlines()
+    last = -2 if lines and lines[-1].startswith("hint: ") else -1
+    return "; ".join(line.removeprefix("edge: ") for line in lines[last:])
 
 
 def rows(found: Any) -> list[Any]:

@@ -23,6 +23,7 @@ from edge.cli.node import (
 )
 from edge.node.client import NodeClient
 
+_FLEET_HEAD = ["NODE", "APPLICATION", "STATE", "DIGEST", "REFERENCE"]
 _HEAD = ["NAME", "MOUNT", "STATE", "DIGEST", "SINCE", "SOURCE", "REFERENCE"]
 
 
@@ -68,7 +69,7 @@ def _fleet_apps(options: argparse.Namespace) -> int:
     nodes = ask(options, asked)
     if options.name:
         nodes = [{**node, "applications": _named(node, options.name)} for node in nodes]
-    say_json(nodes) if options.json else say("\n".join(_fleet_lines(nodes)))
+    say_json(nodes) if options.json else say("\n".join(_fleet_lines(nodes, options.name)))
     return 0
 
 
@@ -85,19 +86,12 @@ def _named(node: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     return [app for app in node["applications"] if app["name"] == name]
 
 
-def _fleet_lines(nodes: list[dict[str, Any]]) -> Iterator[str]:
-    rows = [
-        [
-            node["name"],
-            app["name"],
-            app["state"] or "-",
-            short(app["digest"]),
-            app["reference"] or "-",
-        ]
-        for node in nodes
-        for app in node["applications"]
-    ]
-    yield from table([["NODE", "APPLICATION", "STATE", "DIGEST", "REFERENCE"], *rows])
+def _fleet_lines(nodes: list[dict[str, Any]], name: str | None) -> Iterator[str]:
+    rows = [_fleet_row(node, app) for node in nodes for app in node["applications"]]
+    if rows:
+        yield from table([_FLEET_HEAD, *rows])
+    else:
+        yield f"no node that answers has {name}" if name else "no applications"
     for node in nodes:
         if node["error"]:
             yield f"  {node['name']}: {node['error']}"

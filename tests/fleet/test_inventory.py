@@ -149,6 +149,9 @@ def test_a_command_that_fails_is_an_error(tmp_path: Path) -> None:
     run = said(tmp_path, [])
     (tmp_path / "edge").write_text("#!/bin/sh\necho no node runs here >&2\nexit 1\n")
     assert run("--list").stderr == "edge_peers: edge peers --json: no node runs here\n"
+    hinted = "#!/bin/sh\nprintf 'log\\nedge: no node answers\\nhint: start one\\n' >&2\nexit 1\n"
+    (tmp_path / "edge").write_text(hinted)
+    assert run("--list").stderr.endswith("edge peers --json: no node answers; hint: start one\n")
     assert run("--list", EDGE_COMMAND="/no/such").returncode == 1
 
 

@@ -374,6 +374,14 @@ def issuer(tmp_path: Path) -> Iterator[Node]:
         yield running
 
 
+def test_verbs_say_what_they_did(issuer: Node, caplog: pytest.LogCaptureFixture) -> None:
+    assert issuer.tell("apps", "--fleet") == "no applications\n"
+    assert issuer.tell("apps", "--fleet", "thermo") == "no node that answers has thermo\n"
+    with caplog.at_level(logging.INFO, "edge"):
+        issuer.tell("fleet", "leave", "--dissolve")
+    assert "in no fleet any more" in caplog.text
+
+
 def test_a_node_joins_and_is_its_members_backup(tmp_path: Path, issuer: Node) -> None:
     folder, settings = tmp_path / "b", fleet()
     folder.mkdir()
