@@ -267,7 +267,7 @@ async def test_a_large_fleet(air: Air) -> None:
             node.knows() & air.apart for node in many
         )
 
-    apart = await until(separated, 60)
+    apart = await until(separated, 120)
     air.apart = set()
     healed = await until(lambda: all(len(node.knows()) == COUNT - 1 for node in everybody), 120)
     say(f"a third cut off is known to all after {apart:.1f} s, healed {healed:.1f} s after its end")
