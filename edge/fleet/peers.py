@@ -297,6 +297,13 @@ class Peers:
             " or a backup restored twice? (`edge fleet leave` on one of them, then join anew)"
         )
 
+    @property
+    def unreached(self) -> str | None:
+        """Which peers of the configuration are not there; a wrong address looks like that."""
+        found = [f"{peer} ({why})" for peer, why in self._static.problems.items()]
+        found += [f"{peer} (no node of this fleet answers)" for peer in self._statics.silent]
+        return f"[fleet] peers: {', '.join(found)}" if found else None
+
     # Around the loop
 
     def _before(self, start: Start) -> float:

@@ -21,6 +21,7 @@ class _Static:
     endpoints: tuple[Endpoint, ...]
     attempts: int = 0
     due: float = 0.0
+    silent: bool = False
 
 
 class Statics:
@@ -48,6 +49,15 @@ class Statics:
         """One of them, as it was written, is at these addresses now."""
         self._all[peer] = _Static(tuple(endpoints)[:_ADDRESSES_MOST], due=self._now())
 
+    @property
+    def silent(self) -> tuple[str, ...]:
+        """Those at whose addresses nobody of the fleet was found; this node itself would be."""
+        return tuple(
+            peer
+            for peer, one in self._all.items()
+            if one.silent and not any(map(self._known, one.endpoints))
+        )
+
     def due(self, start: Start) -> float:
         """Starts what is due; when it is to be called again."""
         now = self._now()
@@ -55,15 +65,15 @@ class Statics:
             if one.due > now:
                 continue
             if any(map(self._known, one.endpoints)):
-                one.attempts, one.due = 0, now + _BACK_OFF
+                one.attempts, one.due, one.silent = 0, now + _BACK_OFF, False
             else:
                 one.attempts += 1
                 one.due = now + min(2.0 ** min(one.attempts, 10), _BACK_OFF)
-                start(self._look(one.endpoints))
+                start(self._look(one))
         return min((one.due for one in self._all.values()), default=float("inf"))
 
-    async def _look(self, endpoints: Sequence[Endpoint]) -> None:
-        for endpoint in endpoints:
+    async def _look(self, one: _Static) -> None:
+        for endpoint in one.endpoints:
             try:
                 id = await self._identify(endpoint, _IDENTIFY)
             except Impostor as error:
@@ -71,5 +81,7 @@ class Statics:
             except Unanswered:
                 continue
             else:
+                one.silent = False
                 self._heard(id, (endpoint,))
                 return
+        one.silent = True

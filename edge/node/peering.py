@@ -131,7 +131,8 @@ class Peering:
         problem = self.discovery.problem if self.discovery is not None else None
         excluded = self.peers.excluded if self.peers.is_excluded else None
         refused = excluded and f"a peer refuses this node: {excluded}"
-        return tuple(note for note in (problem, refused, self.peers.double) if note)
+        every = (problem, refused, self.peers.double, self.peers.unreached)
+        return tuple(note for note in every if note)
 
     async def apps(self) -> list[dict[str, Any]]:
         """Of each living peer what it runs, or why that is not known."""

@@ -1,10 +1,12 @@
-"""[fleet] listen, where it cannot be."""
+"""Addresses of the configuration that are wrong: [fleet] listen, [fleet] peers."""
 
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
+from peers_lab import Fleet, group, peers, until
 
 from edge.config import Address
 from edge.errors import EdgeError
@@ -32,3 +34,20 @@ def test_a_name_that_is_nobodys() -> None:
         listener(Address("nobody.invalid", 7466))
     assert error.value.message.startswith("nobody.invalid:7466: ")
     assert "None" not in error.value.message
+
+
+def a_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+async def test_who_is_not_at_its_address_is_told(tmp_path: Path) -> None:
+    fleet, gone, own = Fleet(tmp_path), f"127.0.0.1:{a_port()}", f"127.0.0.1:{a_port()}"
+    async with group(fleet, 1) as (first,):
+        # One list for all boards has the board itself in it.
+        static = [str(first.address), own, gone]
+        async with peers(fleet.member("x"), "x", static=static, listen=own) as one:
+            told = f"[fleet] peers: {gone} (no node of this fleet answers)"
+            await until(lambda: one.unreached == told)
+    assert first.unreached is None
