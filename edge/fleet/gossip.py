@@ -105,7 +105,9 @@ class Gossip:
 
     async def tell(self, peer: Peer, message: Message) -> None:
         """Raises Unanswered."""
-        await self._converse(peer, message)
+        if peer.endpoint is None:  # since it was chosen
+            raise Unanswered("it is not known any more where it is")
+        await self._converse(peer, peer.endpoint, message)
 
     # To compare
 
@@ -123,7 +125,7 @@ class Gossip:
             return False
         self._answered(peer, endpoint)
         if peer.record.status != Status.ALIVE or self._disagrees(peer, message.digest):
-            await self._compare(peer)
+            await self._compare(peer, endpoint)
         return True
 
     def _answered(self, peer: Peer, endpoint: Endpoint) -> None:
@@ -137,19 +139,19 @@ class Gossip:
         self._compared = now + _BETWEEN
         return True
 
-    async def _compare(self, peer: Peer) -> None:
+    async def _compare(self, peer: Peer, endpoint: Endpoint) -> None:
+        """Where it has answered, whatever it says there of other addresses."""
         me = Message((self.table.me,), have=self.table.have())
-        answer = await self._converse(peer, me)
+        answer = await self._converse(peer, endpoint, me)
         if answer.want:
-            await self._converse(peer, Message(self.table.told(answer.want)))
+            await self._converse(peer, endpoint, Message(self.table.told(answer.want)))
         settled = not answer.want or self.table.is_full
         if answer.digest and answer.digest != self.table.digest and settled:
             peer.apart = self._now() + _APART
 
-    async def _converse(self, peer: Peer, message: Message) -> Message:
-        assert peer.endpoint is not None
+    async def _converse(self, peer: Peer, endpoint: Endpoint, message: Message) -> Message:
         body = dump(write_message(message))
-        data = await self._transport.ask(peer.id, peer.endpoint, GOSSIP, body, _TELL)
+        data = await self._transport.ask(peer.id, endpoint, GOSSIP, body, _TELL)
         answer = _parsed(data, peer.id)
         peer.seen = self._now()
         self._take(answer.news, peer.id)

@@ -11,6 +11,7 @@ import pytest
 from test_gossip_simulation import Air, Node, in_the_air, until
 
 from edge.errors import BundleError
+from edge.fleet.gossip import Gossip
 from edge.fleet.table import Table
 from edge.fleet.wire import (
     PEERS_MOST,
@@ -153,3 +154,36 @@ def test_a_restart_is_no_double() -> None:
     assert mine.take(earlier, 0.0)
     assert not mine.take(earlier, 1.0)
     assert not mine.is_doubled(1.0)
+
+
+async def test_who_was_buried_and_says_that_it_lives_is_told_the_rest() -> None:
+    """What it says of itself makes its address one to be looked at; it is being talked to there."""
+    mine, other = table(), made_up(1)
+    at = other.endpoints[0]
+    mine.take(other, 0.0)
+    mine.found(mine.peers[other.id], at)
+    mine.dead(other.id, 1.0)
+    risen = Message((replace(other, incarnation=other.incarnation + 2),), want=(mine.me.id,))
+    told: list[Message] = []
+
+    class Its:
+        async def ask(
+            self, id: str, endpoint: object, target: str, body: bytes | None, seconds: float
+        ) -> bytes:
+            assert endpoint == at
+            if body is None:
+                return dump(write_message(Message(digest="another")))
+            told.append(read_message(body, "told"))
+            return dump(write_message(risen if len(told) == 1 else Message()))
+
+    gossip = Gossip(
+        mine,
+        Its(),
+        asyncio.get_running_loop().time,
+        wake=lambda: None,
+        learned=lambda _: None,
+        hinted=lambda _id, _text: None,
+    )
+    assert await gossip.look(other.id, at, 1.0)
+    assert [record.id for record in told[1].news] == [mine.me.id]
+    assert mine.peers[other.id].lives
