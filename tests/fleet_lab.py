@@ -24,6 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -625,6 +626,12 @@ def form(boards: Sequence[Board], name: str = "site-a") -> None:
         token = token_of(issuer, "--uses", str(len(others)))
         for board in others:
             board.tell("fleet", "join", token)
+
+
+def stop(boards: Sequence[Board]) -> None:
+    """All of them at the same time."""
+    with ThreadPoolExecutor(len(boards)) as threads:
+        list(threads.map(Board.stop, boards))
 
 
 def all_know_all(boards: Sequence[Board]) -> bool:

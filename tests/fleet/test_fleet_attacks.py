@@ -38,6 +38,7 @@ from fleet_lab import (
     promised,
     resident,
     say,
+    stop,
     token_of,
     until,
     views,
@@ -59,8 +60,8 @@ PEER = "/edge/v1/peer"
 SIZE = 6 * MiB  # large enough to be fetched in parts
 TURNCOAT = Path(__file__).parent.parent / "fleet_turncoat.py"
 # What tests/fleet_turncoat.py can do.
-LIES = ("10 GB", "stalls", "wrong bytes")
-TALK = ("talk 10 GB", "talk hangs")
+LIES: tuple[str, ...] = ("10 GB", "stalls", "wrong bytes")
+TALK: tuple[str, ...] = ("talk 10 GB", "talk hangs")
 if FULL:
     LIES += ("breaks", "refuses", "board 10 GB", "board hangs")
     TALK += ("talk nonsense",)
@@ -242,14 +243,13 @@ def test_a_flood_of_adverts_of_this_fleet_costs_little(site: Site) -> None:
 def test_a_peer_that_lies_about_a_blob(site: Site, lie: str, guest: Guest, tmp_path: Path) -> None:
     one, two = site.nodes
     number = LIES.index(lie) + 1
+    fresh(site)
     made = application(tmp_path / "app", guest("hello"), SIZE, seed=100 + number)
     name = f"app-{number}"
     reference = f"{REGISTRY}/{name}:1"
     said = site.net.uplink.edge("push", made, reference, "--insecure")
     digest = re.findall(r"sha256:[0-9a-f]{64}", said)[0]
-    site.order("honest")
     deploy(site.turncoat, reference, name)
-    fresh(site)
     assert site.turncoat.holds(digest)
     before, resident_before = site.net.uplink.sent(), resident(one)
 
@@ -305,8 +305,7 @@ def fresh(site: Site) -> None:
     everybody = [*site.nodes, site.turncoat]
     if all_know_all(everybody):
         return
-    for board in site.nodes:
-        board.stop()
+    stop(site.nodes)
     for board in site.nodes:
         board.launch()
     for board in site.nodes:

@@ -18,6 +18,7 @@ from fleet_lab import (
     promised,
     resident,
     say,
+    stop,
     token_of,
     until,
     views,
@@ -78,8 +79,7 @@ def given_up(boards: Sequence[Board], gone: Sequence[Board], seconds: float) -> 
 
 
 def test_all_find_each_other_at_their_start(five: list[Board]) -> None:
-    for board in five:
-        board.stop()
+    stop(five)
     for board in five:
         board.launch()
     for board in five:
@@ -215,8 +215,7 @@ def test_without_multicast_addresses_are_enough(net: Lab) -> None:
     last.power_off()
     seconds = given_up(others, [last], NOTICED)
     say(f"4 nodes without multicast: power cut of one known to all after {seconds:.1f} s")
-    for board in others:
-        board.stop()
+    stop(others)
 
 
 def test_an_idle_fleet_is_quiet(net: Lab, five: list[Board]) -> None:
