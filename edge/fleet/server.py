@@ -177,6 +177,9 @@ class Server:
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            # Where connections wait already, to accept one leaves nobody else a turn: a burst would
+            # take up all the room before any of its handshakes can end.
+            await asyncio.sleep(0)
             try:
                 sock, address = await loop.sock_accept(listener)
             except OSError as error:
@@ -199,11 +202,12 @@ class Server:
         assert server is not None
         if len(server.connections) + len(self._coming) >= limits.connections:
             return False
-        near = [task for task, other in self._coming.items() if other == host]
+        coming = {task: at for task, at in self._coming.items() if not task.cancelling()}
+        near = [task for task, at in coming.items() if at == host]
         if len(near) >= limits.of_an_address:
             near[0].cancel()
-        elif len(self._coming) >= limits.handshakes:
-            next(iter(self._coming)).cancel()
+        elif len(coming) >= limits.handshakes:
+            next(iter(coming)).cancel()
         return len(self._coming) < 2 * limits.handshakes
 
     async def _welcome(self, sock: socket.socket, host: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -45,3 +48,19 @@ async def test_a_machine_with_this_nodes_key_is_told_and_others_are_not(fleet: F
         await until(lambda: first.double)
         assert first.double is not None
         assert str(copy.address) in first.double
+
+
+async def test_a_burst_of_who_holds_on_keeps_nobody_out(fleet: Fleet) -> None:
+    async with group(fleet, 1) as (first,), AsyncExitStack() as opened:
+        first._server._limits = Limits(handshakes=8, of_an_address=8)
+        at, member = ("127.0.0.1", first.address.port), fleet.member("x")
+        # All of them wait already when the node gets a turn.
+        *_, last = [opened.enter_context(socket.create_connection(at)) for _ in range(41)]
+        last.setblocking(False)
+        async with asyncio.timeout(5):
+            reader, writer = await asyncio.open_connection(
+                sock=last, ssl=member.client_context(), server_hostname=first.me
+            )
+            writer.write(b"GET /edge/v1/apps HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.transport.abort()
