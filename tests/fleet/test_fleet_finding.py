@@ -188,14 +188,16 @@ def test_two_nodes_of_one_name(net: Lab, five: list[Board]) -> None:
 def test_sixty_strangers(net: Lab, five: list[Board]) -> None:
     """Nodes of other fleets, and such as advertise what makes no sense."""
     before = {board.name: resident(board) for board in five}
-    *others, last = five
     strange = net.machine("strange")
     with advertising(strange, [stranger(number, strange) for number in range(60)]):
-        last.stop()
-        last.start()
-        seconds = known(five, FOUND)
+        new = net.board("new")
+        new.start()
+        new.tell("fleet", "join", token_of(five[0]))
+        seconds = known([*five, new], FOUND)
         say(f"5 nodes: a new one among 60 strangers known to all after {seconds:.1f} s")
-    for board in others:
+        new.tell("fleet", "leave")
+        new.stop()
+    for board in five:
         grown = resident(board) - before[board.name]
         assert grown < 4 << 20, f"{board.name}: {grown} bytes more"
 
