@@ -266,9 +266,11 @@ def test_a_peer_that_lies_about_a_blob(site: Site, lie: str, guest: Guest, tmp_p
         f" {sent / SIZE:.2f} ×, {row['state']}: {row.get('reason')}"
     )
     assert seconds < promised(20)
+    # Its bytes are right where its board is not; another node's board may name it.
+    delivers = lie.startswith("board")
     # Who cannot, or does not want to, is no liar.
-    assert row["state"] == "penalised" or lie in ("refuses", "breaks", "board hangs"), row
-    assert sent > 0.9 * SIZE, "the bytes can only be from the registry"
+    assert row["state"] == "penalised" or delivers or lie in ("refuses", "breaks"), row
+    assert sent > 0.9 * SIZE or delivers, "the bytes can only be from the registry"
     assert grown < 32 * MiB
     if "10 GB" in lie:
         taken = int((site.net.folder / "orders.sent").read_text())
