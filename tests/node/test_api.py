@@ -59,7 +59,9 @@ class Running:
         return self.applications.get(name)
 
     async def facts(self) -> Facts:
-        return Facts(("http://127.0.0.1:8080",), (), 60.0, None, 5 << 20, ("a note",))
+        return Facts(
+            listening=("http://127.0.0.1:8080",), last_sync=60.0, stored=5 << 20, notes=("a note",)
+        )
 
     async def reload(self) -> Sequence[str]:
         await self._work("reload")
