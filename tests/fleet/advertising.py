@@ -11,6 +11,7 @@ import threading
 import time
 from base64 import b32encode
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -68,7 +69,8 @@ class Advertiser:
 
     def end(self) -> None:
         if self._loop is not None and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._end.set)
+            with suppress(RuntimeError):  # its loop ends in this moment
+                self._loop.call_soon_threadsafe(self._end.set)
 
     def stop(self) -> float:
         """The seconds that leaving took."""
