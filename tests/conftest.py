@@ -25,6 +25,7 @@ GUESTS = Path(__file__).parent / "guests"
 
 # A test that hangs is a failed test, not a hung run. The slowest (a cold compilation) take seconds.
 ASYNC_TEST_SECONDS = 120
+LEFT_SECONDS = 2
 # The same for tests that wait for processes; a campaign at its full size takes what it takes.
 TEST_SECONDS = 0 if os.environ.get("EDGE_SOAK") == "full" else 420
 
@@ -53,10 +54,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     async def body() -> set[str]:
         async with asyncio.timeout(ASYNC_TEST_SECONDS):
             await pyfuncitem.obj(**arguments)
-        # A task that was cancelled just now may need a turn or two to end.
-        for _ in range(5):
-            await asyncio.sleep(0)
-        return {t.get_name() for t in asyncio.all_tasks() if t is not asyncio.current_task()}
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        # One that is ending may need some turns of the loop; one that was left never ends.
+        if others:
+            _, others = await asyncio.wait(others, timeout=LEFT_SECONDS)
+        return {f"{t.get_name()}: {t.get_coro()}" for t in others}
 
     with asyncio.Runner() as runner:
         left = runner.run(body())
