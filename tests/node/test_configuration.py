@@ -454,7 +454,7 @@ def test_whatever_stands_there_it_is_read_or_refused(
 
 def test_files_are_opened_when_it_is_asked_for(here: Path) -> None:
     text = """
-        http = { tls_certificate = "c.pem", tls_key = "k.pem" }
+        http = { tls_certificate = "c.pem", tls_key = "./k.pem" }
         mqtt = { ca_file = "ca.pem", password_file = "sub/pw" }
         application = [
             { name = "a", path = "apps", variables_files = { x = "v" } },
@@ -519,6 +519,22 @@ def test_certificates_and_keys_are_what_they_should_be(pem: Path) -> None:
     said = mistake('mqtt.ca_file = "text"', check=True)
     assert said == f"mqtt.ca_file: {pem}/text: holds no certificate in PEM"
     assert mistake('mqtt.ca_file = "."', check=True) == f"mqtt.ca_file: {pem}: is not a file"
+
+
+def test_a_key_may_be_a_credential_of_the_service(
+    pem: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = TLS.format("one.pem", "edge_tls")
+    text += '\nmqtt = { certificate_file = "one.pem", key_file = "edge_tls" }'
+    assert [note.rpartition("edge_tls: ")[2] for note in read(text, check=True)[1]] == [
+        "not beside this file; is it a credential of the service?"
+    ] * 2
+    (pem / "creds").mkdir()
+    (pem / "one.key").rename(pem / "creds/edge_tls")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(pem / "creds"))
+    found, notes = read(text, check=True)
+    assert (found.http.tls_key, found.mqtt.key_file) == (str(pem / "creds/edge_tls"),) * 2
+    assert notes == ()
 
 
 def test_secrets_that_everybody_may_read_are_noted(pem: Path) -> None:

@@ -118,8 +118,8 @@ class Files:
         return path
 
     def certificate(self, certificate: Path | str, key: Path | str, where: Where) -> None:
-        """Whether the two belong together."""
-        if not self.check:
+        """Whether the two belong together, where both are there: `secret_file` has seen to that."""
+        if not self.check or not exists(Path(key)):
             return
         try:
             server_tls(Path(certificate), Path(key))

@@ -74,7 +74,7 @@ def http(files: Files) -> Reader[config.Http]:
     readers: Readers = {
         "listen": addresses,
         "tls_certificate": files.file,
-        "tls_key": files.private,
+        "tls_key": files.secret_file,
         "limits": section(config.HttpSettings, _HTTP_LIMITS, as_it_is),
     }
 
@@ -119,7 +119,7 @@ def mqtt(files: Files) -> Reader[config.Mqtt]:
         "password_file": files.secret_file,
         "ca_file": files.authority,
         "certificate_file": files.file,
-        "key_file": files.private,
+        "key_file": files.secret_file,
         "client_id": string,
         "protocol": choice("5", "3.1.1"),
         "keepalive": whole_seconds(5, 65_535),
