@@ -13,6 +13,9 @@ Builds an image out of Debian's packages and the package of edge.
 
   --board pi|vm-amd64|vm-arm64   what it is for (default: pi)
   --deb FILE           the package of edge (default: the newest in dist/ for Debian $suite)
+  --config FILE        its edge.toml, until a board gets one of its own
+  --bundle FILE.tar    a bundle that it brings, with its code compiled for the board: an OCI layout,
+                       named by --config; may be repeated
   --update-key FILE    public key, PEM: updates that it signed are taken (default: none is)
   --version N          a whole number, larger than that of the image before (default: the time of
                        the last commit)
@@ -27,6 +30,8 @@ EOF
 suite=trixie
 board=pi
 deb=
+config=
+bundles=()
 update_key=
 version=
 cache=$repository/.image
@@ -42,6 +47,8 @@ refresh=
 . "$here/lib/base.sh"
 # shellcheck source=image/lib/root.sh
 . "$here/lib/root.sh"
+# shellcheck source=image/lib/preload.sh
+. "$here/lib/preload.sh"
 # shellcheck source=image/lib/tryboot.sh
 . "$here/lib/tryboot.sh"
 # shellcheck source=image/lib/boot.sh
@@ -81,6 +88,8 @@ arguments() {
         case $1 in
         --board) board=${2:?} && shift ;;
         --deb) deb=$(realpath -e "${2:?}") && shift ;;
+        --config) config=$(realpath -e "${2:?}") && shift ;;
+        --bundle) bundles+=("$(realpath -e "${2:?}")") && shift ;;
         --update-key) update_key=$(realpath -e "${2:?}") && shift ;;
         --version) version=${2:?} && shift ;;
         --cache) cache=$(realpath -m "${2:?}") && shift ;;
@@ -92,6 +101,7 @@ arguments() {
         esac
         shift
     done
+    [ ${#bundles[@]} = 0 ] || [ -n "$config" ] || fail "--bundle needs --config: what names the bundle"
     case $board in
     pi | vm-arm64) architecture=arm64 ;;
     vm-amd64) architecture=amd64 ;;

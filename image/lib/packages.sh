@@ -4,8 +4,6 @@
 
 package_names() {
     sed '/^#/d; /^$/d' "$here/packages/common" "$here/packages/$architecture"
-    # What the package of edge asks for, without versions and alternatives.
-    dpkg-deb --field "$deb" Depends | tr ',' '\n' | sed 's/[|(].*//; s/:any//; s/ //g; /^$/d'
 }
 
 # What only the boot partition needs: unpacked, never installed.

@@ -17,9 +17,12 @@ make_root() {
     describe >"$root/usr/lib/edge-image/image.json"
     cp "$deb" "$root/tmp/edge.deb"
     inside dpkg --install --force-confold /tmp/edge.deb >"$work/dpkg.log" 2>&1 ||
-        { tail -20 "$work/dpkg.log" >&2 && fail "the package of edge can not be installed"; }
+        { tail -20 "$work/dpkg.log" >&2 &&
+            fail "the package of edge can not be installed; what it depends on is in packages/common"; }
     rm "$root/tmp/edge.deb"
+    settings
     enable_units
+    preload
     kernel=$(basename "$(find "$root/boot" -name 'vmlinuz-*')")
     kernel=${kernel#vmlinuz-}
     [ "$architecture" != arm64 ] || make_tryboot
@@ -37,26 +40,44 @@ make_root() {
     say "root: $(du -h --apparent-size "$work/root.sqfs" | cut -f1)"
 }
 
-# A command in the root, of its own architecture, with only what it may see mounted.
+# A command in the root, of its own architecture, with only what it may see mounted. It knows of no
+# network, and where it is emulated it runs on the oldest processor and in the smallest address space
+# of all boards: what is compiled there runs on each.
 inside() {
     # shellcheck disable=SC2016 # for the inner shell
-    unshare --mount --pid --fork --kill-child bash -c '
+    unshare --mount --pid --net --fork --kill-child bash -c '
+        ip link set lo up
         mount --make-rprivate /
         mount -t proc proc "$0/proc"
         mount --bind /dev "$0/dev"
         mount -t tmpfs tmpfs "$0/run"
         exec chroot "$0" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root \
+            QEMU_CPU=cortex-a53 QEMU_RESERVED_VA=0x8000000000 \
             DEBIAN_FRONTEND=noninteractive SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" "$@"' \
         "$root" "$@"
 }
 
+settings() {
+    install -D -m 644 "$root/usr/share/edge/journald.conf" "$root/etc/systemd/journald.conf.d/edge.conf"
+    # It finds no VSOCK on most machines and says so at each start.
+    mkdir -p "$root/etc/systemd/system-generators"
+    ln -s /dev/null "$root/etc/systemd/system-generators/systemd-ssh-generator"
+    if [ -n "$config" ]; then
+        install -m 640 -g "$edge_id" "$config" "$root/etc/edge/edge.toml"
+    else
+        # The broker is there, so it is used.
+        sed -i 's|^#\[mqtt\]|[mqtt]|; s|^#url = "mqtt://localhost:1883"|url = "mqtt://localhost:1883"|' \
+            "$root/etc/edge/edge.toml"
+        grep -q '^url = "mqtt' "$root/etc/edge/edge.toml" || fail "edge.toml of the package has no [mqtt]"
+    fi
+}
+
 enable_units() {
     local unit
-    for unit in systemd-networkd systemd-resolved systemd-timesyncd edge-setup edge-grow edge-trial; do
-        inside systemctl --quiet enable "$unit.service"
+    for unit in systemd-networkd.service systemd-resolved.service systemd-timesyncd.service \
+        mosquitto.service edge.service edge.socket edge-{setup,grow,adopt,trial}.service; do
+        inside systemctl --quiet enable "$unit"
     done
-    [ ! -e "$root/usr/lib/systemd/system/edge.socket" ] ||
-        inside systemctl --quiet enable edge.socket edge.service
     # A board must come up without a network.
     inside systemctl --quiet mask systemd-networkd-wait-online.service \
         apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
