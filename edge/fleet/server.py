@@ -23,6 +23,7 @@ from aiohttp.web_protocol import RequestHandler
 from edge.config import Address
 from edge.fleet.listening import listener
 from edge.fleet.names import Refused
+from edge.fleet.strangers import Strangers
 
 __all__ = ["Limits", "Server", "host_of", "peer_of"]
 
@@ -129,8 +130,9 @@ class Server:
             auto_decompress=False,
         )
         await self._runner.setup()
-        work = self._accept(self._listener)
-        self._accepting = asyncio.get_running_loop().create_task(work, name="peers: accept")
+        loop = asyncio.get_running_loop()
+        self._strangers = Strangers(loop.time)
+        self._accepting = loop.create_task(self._accept(self._listener), name="peers: accept")
         return self
 
     async def __aexit__(
@@ -187,7 +189,7 @@ class Server:
                     await asyncio.sleep(_EXHAUSTED)
                 continue
             host = _plain_host(address[0])
-            if not self._has_room(host):
+            if self._strangers.unwelcome(host) or not self._has_room(host):
                 sock.close()
                 continue
             task = loop.create_task(self._welcome(sock, host), name=f"peers: {host}")
@@ -224,7 +226,7 @@ class Server:
                 ssl_shutdown_timeout=1.0,
             )
         except (OSError, TimeoutError):
-            pass  # it went away, or does not speak TLS
+            self._strangers.failed(host)  # it went away, or does not speak TLS, or is no member
         else:
             self._admit(transport, handler)
 
@@ -237,8 +239,10 @@ class Server:
         try:
             id = self._credentials.peer_of(transport.get_extra_info("ssl_object"))
         except Refused:
+            self._strangers.failed(_coming_from.get())
             transport.abort()
             return
+        self._strangers.passed(_coming_from.get())
         if sum(id == other.id for other in self._peers.values()) >= self._limits.of_a_peer:
             transport.abort()
         elif handler in open_now:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from edge.fleet.asking import Excluded, Impostor, Unanswered
 from edge.fleet.client import Client
 from edge.fleet.identity import Identity
 from edge.fleet.peers import Peers
+from edge.fleet.strangers import Strangers
 from edge.fleet.wire import BODY_MOST, Status, dump
 
 
@@ -249,6 +251,29 @@ async def test_who_only_holds_on_keeps_nobody_out(fleet: Fleet) -> None:
         assert names(first) == {"n1"}
 
 
+async def test_who_cannot_pass_gets_no_handshake_without_end(fleet: Fleet) -> None:
+    anybody = ssl.create_default_context()
+    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+
+    async def attempt() -> None:
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection(*at, ssl=anybody)
+            writer.transport.abort()
+
+    async with group(fleet, 2) as (first, second):
+        at = ("127.0.0.1", first.address.port)
+        first._server._strangers = strangers = Strangers(time.monotonic, seconds=3600)
+        while not strangers.unwelcome("127.0.0.1"):
+            await attempt()
+        await until(lambda: not first._server._coming)
+        (refused,) = first.reports.latest()
+        before = refused.count
+        for _ in range(5):
+            await attempt()
+        assert (refused.count, first._server._coming) == (before, {})
+        assert await first.ask(second.me, "/edge/v1/apps", 5)  # whom it asks by itself
+
+
 def test_errors_of_ssl_have_kinds() -> None:
     from edge.fleet.client import _unanswered
 
@@ -262,7 +287,8 @@ def test_errors_of_ssl_have_kinds() -> None:
 
 
 def test_a_body_of_the_largest_fleet_fits() -> None:
-    from edge.fleet.wire import PEERS_MOST, Facts, Message, Record, read_message, write_message
+    from edge.fleet.strangers import Strangers
+from edge.fleet.wire import PEERS_MOST, Facts, Message, Record, read_message, write_message
 
     address = "fd00:1111:2222:3333:4444:5555:6666:7777"
     facts = Facts("n" * 64, 65535, "v" * 20, "aarch64", "i" * 16, 1 << 30, 1 << 20)
