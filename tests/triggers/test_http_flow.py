@@ -7,16 +7,14 @@ import gc
 import hashlib
 import random
 import socket
-import ssl
 import struct
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from http_lab import HELLO, App, Client, Lab, get, lab, post, until
 
-from edge.triggers.http import HttpServer, HttpSettings
+from edge.triggers.http import HttpServer
 from edge.triggers.http.connection import Connection
 from edge.triggers.http.parser import RequestParser
 from edge.triggers.http.reply import Reply as HttpReply
@@ -352,40 +350,3 @@ async def test_a_unix_socket_serves_too(tmp_path: Path) -> None:
             client.send(get("/cut"))
             assert (await client.head())[0] == 200
             assert not (await client.closed()).endswith(b"0\r\n\r\n")
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    directory = tmp_path_factory.mktemp("tls")
-    key, chain = directory / "key", directory / "chain"
-    subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1")
-    new = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
-    command = (*new, "-nodes", "-days", "9", *subject, "-keyout", str(key), "-out", str(chain))
-    subprocess.run(command, check=True, capture_output=True)
-    return key, chain
-
-
-async def test_tls(certificate: tuple[Path, Path]) -> None:
-    key, chain = certificate
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(chain, key)
-    trust = ssl.create_default_context(cafile=str(chain))
-    app = App()
-    settings = HttpSettings(tls_timeout=1)
-    listen = [("127.0.0.1", 0)]
-    async with HttpServer(app, settings, listen=listen, tls=context) as server:
-        address = server.addresses[0]
-        async with Client(*await asyncio.open_connection(*address, ssl=trust)) as client:
-            assert (await client.ask(HELLO)).body == b"hello"
-            body = b"0123456789" * 100_000
-            client.send(post(body))
-            assert (await client.answer()).body == body
-            assert app.requests[0].scheme == "https"
-            assert (await client.ask(get("/", "Connection: close"))).status == 200
-            assert await client.closed() == b""
-        async with Client(*await asyncio.open_connection(*address, ssl=trust)) as client:
-            assert (await client.ask(get("/", "A : b"))).status == 400
-        async with Client(*await asyncio.open_connection(*address, ssl=trust)) as client:
-            client.send(get("/slow"))
-            await until(lambda: app.running == 1)
-        await until(lambda: app.cancelled == 1)

@@ -63,6 +63,8 @@ class Connection(Line):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        if self._scheme == "https":
+            self._server.arrived(self)
         crowd = len(self._deadlines)
         if crowd >= 2 * self._settings.max_connections:
             self.cut()

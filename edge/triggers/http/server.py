@@ -7,9 +7,11 @@ import inspect
 import socket
 import ssl
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from email.utils import formatdate
 from types import TracebackType
 from typing import Any, Final, Self
+from weakref import WeakSet
 
 from edge.config import HttpSettings
 from edge.triggers.http.connection import Connection
@@ -24,6 +26,10 @@ _READ: Final = 2 * CAPACITY
 
 # Turns of the loop from an accepted socket to a connection that has read what was there.
 _TURNS: Final = 4
+
+# Seconds for the handshakes that are under way when the server ends. Shorter: who is far away is
+# cut; longer: a restart waits for whoever has connected and says nothing.
+_HANDSHAKES: Final = 2.0
 
 
 class HttpServer:
@@ -53,6 +59,9 @@ class HttpServer:
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._queued: list[Connection] = []
+        # Weak: asyncio does not say that a handshake has failed.
+        self._arriving: WeakSet[Connection] = WeakSet()
+        self._arrival = asyncio.Event()
         self.outbox: Outbox
         self._date = b""
         self._date_until = 0.0
@@ -86,7 +95,10 @@ class HttpServer:
 
     async def _open(self, **options: Any) -> None:
         def connect() -> Connection:
-            return Connection(self)
+            connection = Connection(self)
+            if self._tls is not None:
+                self._arriving.add(connection)
+            return connection
 
         if self._tls is not None:
             options["ssl"] = self._tls
@@ -105,6 +117,18 @@ class HttpServer:
         for _ in range(_TURNS):
             await asyncio.sleep(0)
 
+    def arrived(self, connection: Connection) -> None:
+        """Its handshake is done."""
+        self._arriving.discard(connection)
+        self._arrival.set()
+
+    async def _handshakes(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_HANDSHAKES):
+                while self._arriving:
+                    self._arrival.clear()
+                    await self._arrival.wait()
+
     def _stop_listening(self) -> None:
         for server in self._servers:
             server.close()
@@ -119,6 +143,7 @@ class HttpServer:
             connection.drain()
         try:
             async with asyncio.timeout(timeout):
+                await self._handshakes()
                 await self._settled()
         except TimeoutError:
             for connection in self.connections:
