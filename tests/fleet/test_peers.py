@@ -287,8 +287,7 @@ def test_errors_of_ssl_have_kinds() -> None:
 
 
 def test_a_body_of_the_largest_fleet_fits() -> None:
-    from edge.fleet.strangers import Strangers
-from edge.fleet.wire import PEERS_MOST, Facts, Message, Record, read_message, write_message
+    from edge.fleet.wire import PEERS_MOST, Facts, Message, Record, read_message, write_message
 
     address = "fd00:1111:2222:3333:4444:5555:6666:7777"
     facts = Facts("n" * 64, 65535, "v" * 20, "aarch64", "i" * 16, 1 << 30, 1 << 20)
