@@ -22,7 +22,17 @@ need_programs() {
     for program; do
         command -v "$program" >/dev/null || missing+=("$program")
     done
-    [ ${#missing[@]} = 0 ] || fail "missing programs: ${missing[*]}; \`make image\` installs them"
+    [ ${#missing[@]} = 0 ] || fail "missing programs: ${missing[*]}; as root: .ci/packages image"
+}
+
+# Programs of another architecture run by QEMU, if the kernel is told so.
+need_architecture() {
+    local handler=/proc/sys/fs/binfmt_misc/qemu-aarch64
+    [ "$architecture" = arm64 ] && [ "$(dpkg --print-architecture)" != arm64 ] || return 0
+    [ -e /proc/sys/fs/binfmt_misc/register ] || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
+    [ -e "$handler" ] || update-binfmts --enable qemu-aarch64 || true
+    grep -qs '^enabled' "$handler" ||
+        fail "this machine does not run programs of arm64; as root: .ci/packages image"
 }
 
 # A tree that may still have something mounted in it is never removed through the mount.
@@ -37,11 +47,10 @@ discard() {
 
 newest_deb() {
     local found
-    found=$(find "$repository/dist" -name "edge_*${suite}*_$architecture.deb" -printf '%T@ %p\n' \
+    found=$(find "$repository/dist" -name "edge_*+deb13_$architecture.deb" -printf '%T@ %p\n' \
         2>/dev/null | sort -n | tail -1 | cut -d' ' -f2-)
-    [ -n "$found" ] || found=$(find "$repository/dist" -name "edge_*deb13*_$architecture.deb" \
-        -printf '%T@ %p\n' 2>/dev/null | sort -n | tail -1 | cut -d' ' -f2-)
-    [ -n "$found" ] || fail "no package of edge for $suite/$architecture in dist: \`make debs\` makes it"
+    [ -n "$found" ] || fail "no package of edge for $suite/$architecture in dist: make debs" \
+        "ARGS='--suite $suite --arch $architecture'"
     printf '%s\n' "$found"
 }
 

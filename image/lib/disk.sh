@@ -11,8 +11,10 @@ readonly state_uuid=ed9e5afe-0004-4000-8000-000000000004
 make_state() {
     state=$work/state
     mkdir -p "$state"
-    install -d -m 750 -o "$edge_id" -g "$edge_id" "$state/edge"
+    mkdir -p "$state/edge"
     cp -a "$brought/." "$state/edge/"
+    chown -R "$edge_id:$edge_id" "$state/edge"
+    chmod 750 "$state/edge"
     clamp_times "$state"
 }
 

@@ -16,9 +16,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import bootloader
+
 BOOT_AT = "4M"  # of the boot partition, for mtools
 PATIENCE = 600  # seconds; an emulated machine takes minutes to start
 OVMF = Path("/usr/share/OVMF")
+AAVMF = Path("/usr/share/AAVMF")
 
 
 @dataclass
@@ -192,6 +195,49 @@ class Machine:
         assert self.process is not None
         assert self.process.poll() is None, (self.folder / "qemu.log").read_text()
         assert time.monotonic() < deadline, f"{what}; its console:\n{self.console[-3000:]}"
+
+
+class ArmMachine(Machine):
+    """The ARM64 image for virtual machines, by UEFI as well."""
+
+    def command(self) -> list[str | Path]:
+        variables = self.folder / "variables.fd"
+        if not variables.exists():
+            shutil.copy(AAVMF / "AAVMF_VARS.fd", variables)
+        code = AAVMF / "AAVMF_CODE.fd"
+        return [
+            *self.board(),
+            "-drive", f"if=pflash,format=raw,readonly=on,file={code}",
+            "-drive", f"if=pflash,format=raw,file={variables}",
+        ]  # fmt: skip
+
+    def board(self) -> list[str | Path]:
+        """Its processor is a Raspberry Pi 3's; all around it is QEMU's."""
+        return [
+            "qemu-system-aarch64", "-machine", "virt", "-accel", "tcg,thread=multi",
+            "-cpu", "cortex-a53", "-m", "1024", "-smp", "2",
+            "-drive", f"if=virtio,format=raw,file={self.disk.path}",
+            *(["-nic", f"user,model=virtio-net-pci{self.forwards()}"] if self.network
+              else ["-nic", "none"]),
+        ]  # fmt: skip
+
+
+class PiMachine(ArmMachine):
+    """The card of a Raspberry Pi, whose firmware is a model (bootloader.py): kernel, RAM disk and
+    command line are what it chooses from the card. The kernel's devices are those of QEMU.
+    """
+
+    model = "pi3b"
+
+    def command(self) -> list[str | Path]:
+        files = self.disk.files()
+        start = bootloader.choose(files, self.model)
+        for name, path in (("kernel", start.kernel), ("initrd", start.initramfs)):
+            (self.folder / name).write_bytes(files[path])
+        return [
+            *self.board(), "-kernel", self.folder / "kernel", "-initrd", self.folder / "initrd",
+            "-append", f"{start.command_line} console=ttyAMA0",
+        ]  # fmt: skip
 
 
 def acceleration() -> list[str]:
