@@ -72,6 +72,7 @@ async def test_a_handshake_that_has_begun_is_served_before_the_end(
         await until(lambda: server.draining)
         shaken = asyncio.open_connection(sock=sock, ssl=trust, server_hostname=address[0])
         async with Client(*await shaken) as client:
+            assert not drained.done()
             client.send(HELLO)
             assert (await client.answer()).body == b"hello"
             assert await client.closed() == b""
