@@ -26,18 +26,30 @@ make_root() {
     kernel=$(basename "$(find "$root/boot" -name 'vmlinuz-*')")
     kernel=${kernel#vmlinuz-}
     [ "$architecture" != arm64 ] || make_tryboot
-    say "root: initial RAM disk"
-    inside update-initramfs -c -k "$kernel" >"$work/initramfs.log" 2>&1 ||
-        { tail -20 "$work/initramfs.log" >&2 && fail "no initial RAM disk"; }
+    make_initrd
     mkdir "$work/kernel"
     mv "$root/boot/vmlinuz-$kernel" "$work/kernel/vmlinuz"
-    mv "$root/boot/initrd.img-$kernel" "$work/kernel/initrd.img"
+    cp "$initrd" "$work/kernel/initrd.img"
     clean_root
+    python3 -I "$here/lib/bytecode.py" "$root/usr"
     say "root: squashfs"
     clamp_times "$root"
     nice mksquashfs "$root" "$work/root.sqfs" -comp zstd -Xcompression-level 9 -b 256K \
         -noappend -quiet -no-progress -wildcards -e 'proc/*' 'sys/*' 'dev/*' 'run/*' 'tmp/*'
     say "root: $(du -h --apparent-size "$work/root.sqfs" | cut -f1)"
+}
+
+# Debian's part and our scripts, nothing of edge: the same for many images, and slow to emulate.
+make_initrd() {
+    local key
+    key=$({ basename "$base" && find "$here/overlay/etc/initramfs-tools" -type f -print0 | sort -z |
+        xargs -0 cat; } | sha256sum | cut -c1-8)
+    initrd=$cache/initrd-$kernel-$key.img
+    [ ! -e "$initrd" ] || return 0
+    say "root: initial RAM disk"
+    SOURCE_DATE_EPOCH=1 inside update-initramfs -c -k "$kernel" >"$work/initramfs.log" 2>&1 ||
+        { tail -20 "$work/initramfs.log" >&2 && fail "no initial RAM disk"; }
+    mv "$root/boot/initrd.img-$kernel" "$initrd"
 }
 
 # A command in the root, of its own architecture, with only what it may see mounted. It knows of no
@@ -95,7 +107,8 @@ clean_root() {
     rm -rf "$root"/var/log/apt "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/* \
         "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old
     ln -s ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
-    # Empty, not missing: systemd makes one on the device and knows that this boot is the first.
+    # Empty, not missing: systemd makes one on the device, and asks nobody and enables nothing, as it
+    # does at what it takes for a first boot.
     : >"$root/etc/machine-id"
     echo edge >"$root/etc/hostname"
     # Indexes of hardware, libraries and messages are made here and not on the device's first boot.

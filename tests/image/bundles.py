@@ -1,4 +1,4 @@
-"""A bundle as `setup/bundles` of the boot partition takes it."""
+"""Applications for images: one that the image brings, and one for `setup/` of a boot partition."""
 
 from __future__ import annotations
 
@@ -10,27 +10,40 @@ from registry_lab import skopeo
 
 from edge.cli import main
 
-HELLO = Path(__file__).resolve().parents[2] / "examples" / "hello"
-# Nobody answers there: what serves came from the card.
-REFERENCE = "127.0.0.1:9/team/hello:1.0"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PUSHES = '[mirror]\nlisten = "127.0.0.1:0"\naccept_pushes = true\n'
+# Nobody answers there: what serves came from the image or the card.
+REGISTRY = "127.0.0.1:9/team"
 GREETING = b"hello"  # in the answer of examples/hello
-EDGE_TOML = f"""
+
+# examples/thermostat: HTTP, and messages of a broker.
+BROUGHT = f"""
+[mqtt]
+url = "mqtt://localhost:1883"
+
+[[application]]
+name = "thermostat"
+reference = "{REGISTRY}/thermostat:1.0"
+mount = "/thermostat"
+"""
+EDGE_TOML = f"""{BROUGHT}
 [[application]]
 name = "hello"
-reference = "{REFERENCE}"
+reference = "{REGISTRY}/hello:1.0"
 """
 
 
-def pack(folder: Path) -> Path:
-    """examples/hello as an OCI archive."""
-    target = folder / "hello.tar"
+def pack(name: str, folder: Path) -> Path:
+    """An example as an OCI archive."""
+    target = folder / f"{name}.tar"
     with node(folder, PUSHES) as lab:
         (url,) = json.loads(lab.tell("status", "--json"))["mirror"]
-        pushed = f"{url.removeprefix('http://')}/hello:1.0"
-        assert main(["push", str(HELLO), pushed, "--state-dir", str(folder / "push")]) == 0
+        pushed = f"{url.removeprefix('http://')}/{name}:1.0"
+        assert (
+            main(["push", str(EXAMPLES / name), pushed, "--state-dir", str(folder / "push")]) == 0
+        )
         skopeo(
             "copy", "--src-tls-verify=false", f"docker://{pushed}",
-            f"oci-archive:{target}:{REFERENCE}",
+            f"oci-archive:{target}:{REGISTRY}/{name}:1.0",
         )  # fmt: skip
     return target
