@@ -240,6 +240,8 @@ def _start(machine: Machine, bridge: str, folder: Path) -> subprocess.Popen[str]
     join = "".join(f"echo $$ > '{group}/cgroup.procs'; " for group in places)
     arguments = ["--quiet", "--register=no", "--keep-unit", "--boot", "--notify-ready=yes"]
     arguments += [f"--directory={machine.root}", "--console=pipe", "--link-journal=no"]
+    # A time zone that is mounted there cannot be replaced by the package tzdata.
+    arguments += ["--timezone=off"]
     # Names of this machine's: others may run labs as well, and an interface outlives its machine
     # for a moment.
     own_name = f"{bridge.removeprefix(PREFIX)}-{machine.address.rpartition('.')[2]}"
