@@ -59,7 +59,7 @@ refresh=
 main() {
     arguments "$@"
     need_root
-    need_programs mmdebstrap mksquashfs mke2fs mkfs.vfat mcopy sfdisk zstd dpkg-scanpackages qemu-img ip
+    need_programs mmdebstrap mksquashfs mke2fs mkfs.vfat mcopy sfdisk zstd dpkg-scanpackages qemu-img ip depmod
     need_architecture
     [ -n "$deb" ] || deb=$(newest_deb)
     [ -n "$version" ] || version=$(git -C "$repository" log -1 --format=%ct)

@@ -15,7 +15,7 @@ make_tryboot() {
             { tail -20 "$work/tryboot.log" >&2 && fail "the module does not compile"; }
     fi
     install -D -m 644 "$module" "$root/usr/lib/modules/$kernel/updates/edge_tryboot.ko"
-    inside depmod "$kernel"
+    depmod --basedir "$root" "$kernel"
 }
 
 # A root of this machine's architecture; headers are only unpacked, they ask for a native compiler.

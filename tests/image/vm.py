@@ -12,14 +12,16 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import bootloader
 
 BOOT_AT = "4M"  # of the boot partition, for mtools
-PATIENCE = 600  # seconds; an emulated machine takes minutes to start
+PATIENCE = 1800  # seconds; an emulated machine takes minutes to start, and a trial of an update ten
 OVMF = Path("/usr/share/OVMF")
 AAVMF = Path("/usr/share/AAVMF")
 
@@ -127,6 +129,39 @@ class Machine:
         with (self.folder / "qemu.log").open("ab") as log:
             self.process = subprocess.Popen(list(map(str, words)), stdout=log, stderr=log)
 
+    def configure(self, edge_toml: str, bundle: Path) -> None:
+        """What a user puts on the boot partition."""
+        self.disk.put("setup/authorized_keys", self.key.with_suffix(".pub").read_bytes())
+        self.disk.put("setup/edge.toml", edge_toml.encode())
+        self.disk.put("setup/hostname", b"shelf-1\n")
+        self.disk.make_folder("setup/bundles")
+        self.disk.put(f"setup/bundles/{bundle.name}", bundle)
+
+    def copy(self, folder: Path) -> Self:
+        """Another one with the same disk, which is not under way."""
+        for name in ("key", "key.pub"):
+            shutil.copy(self.folder / name, folder / name)
+        return type(self)(self.disk.copy(folder / "disk.img"), folder)
+
+    def shut_down(self) -> None:
+        """As by a user who waits until it is off."""
+        assert self.process is not None
+        self.ssh("systemctl", "poweroff", "--no-block")
+        self.process.wait(timeout=PATIENCE)
+        self.process = None
+
+    @contextmanager
+    def sending(self, update: Path) -> Iterator[None]:
+        """An update is on its way; how that ends is of no interest."""
+        words = [*self._ssh_words(), "edge-image", "update", "-"]
+        with update.open("rb") as source, (self.folder / "update.log").open("ab") as log:
+            process = subprocess.Popen(words, stdin=source, stdout=log, stderr=log)
+        try:
+            yield
+        finally:
+            process.kill()
+            process.wait()
+
     def kill(self) -> None:
         """The power is gone, and with it what the guest had not written."""
         if self.process is not None:
@@ -177,12 +212,15 @@ class Machine:
     def _ssh(
         self, *command: str, data: bytes, timeout: float
     ) -> subprocess.CompletedProcess[bytes]:
-        words = [
+        words = [*self._ssh_words(), *command]
+        return subprocess.run(words, input=data, capture_output=True, check=False, timeout=timeout)
+
+    def _ssh_words(self, *options: str) -> list[str]:
+        return [
             "ssh", "-i", str(self.key), "-p", str(self.ssh_port), "-o", "BatchMode=yes",
             "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-            "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=10", "root@127.0.0.1", "--", *command,
+            "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=10", *options, "root@127.0.0.1", "--",
         ]  # fmt: skip
-        return subprocess.run(words, input=data, capture_output=True, check=False, timeout=timeout)
 
     def image_status(self, timeout: float = PATIENCE) -> Mapping[str, object]:
         found: Mapping[str, object] = json.loads(self.ssh("edge-image", "status", timeout=timeout))
@@ -195,6 +233,56 @@ class Machine:
         assert self.process is not None
         assert self.process.poll() is None, (self.folder / "qemu.log").read_text()
         assert time.monotonic() < deadline, f"{what}; its console:\n{self.console[-3000:]}"
+
+
+class MessageTap:
+    """Messages of a machine's broker, which only answers on the machine: by a tunnel of ssh."""
+
+    def __init__(self, machine: Machine, topic: str) -> None:
+        self._port = free_port()
+        tunnel = f"{self._port}:127.0.0.1:1883"
+        self._tunnel = subprocess.Popen(
+            [*machine._ssh_words("-o", "ExitOnForwardFailure=yes", "-L", tunnel), "cat"],
+            stdin=subprocess.PIPE,
+        )
+        self._topic = topic
+
+    def __enter__(self) -> Self:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            self._listener = subprocess.Popen(
+                [
+                    "stdbuf", "-oL", "mosquitto_sub", *self._broker(), "-v", "-d", "-q", "1",
+                    "-t", self._topic,
+                ],
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )  # fmt: skip
+            if self._line("Subscribed"):
+                return self
+            assert time.monotonic() < deadline, "no broker"
+            time.sleep(1)
+
+    def __exit__(self, *_: object) -> None:
+        for process in (self._listener, self._tunnel):
+            process.kill()
+            process.wait()
+
+    def publish(self, topic: str, message: str) -> None:
+        run("mosquitto_pub", *self._broker(), "-q", "1", "-t", topic, "-m", message)
+
+    def next(self) -> str:
+        """Topic and text of the next message. The machine's deadline is the test's."""
+        line = self._line(self._topic.rstrip("#"))
+        assert line, "the broker went away"
+        return line
+
+    def _line(self, beginning: str) -> str:
+        """The next line that begins so; empty: there are no more."""
+        assert self._listener.stdout is not None
+        return next((x.strip() for x in self._listener.stdout if x.startswith(beginning)), "")
+
+    def _broker(self) -> list[str]:
+        return ["-h", "127.0.0.1", "-p", str(self._port)]
 
 
 class ArmMachine(Machine):

@@ -1,0 +1,59 @@
+"""The ARM64 images boot, in QEMU: the card of a Raspberry Pi, whose firmware is a model, and the
+image for virtual machines by UEFI. The processor is a Raspberry Pi 3's, emulated.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import built
+import bundles
+import pytest
+from vm import ArmMachine, Disk, MessageTap, PiMachine
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("EDGE_IMAGE") != "full", reason="boots machines: make test-image"
+)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bundles.pack("hello", tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(params=[("pi", PiMachine), ("vm-arm64", ArmMachine)], ids=lambda param: param[0])
+def machine(request: pytest.FixtureRequest, tmp_path: Path, bundle: Path) -> Iterator[ArmMachine]:
+    board, kind = request.param
+    machine: ArmMachine = kind(Disk.of(built.image(board), tmp_path / "disk.img"), tmp_path)
+    machine.configure(bundles.EDGE_TOML, bundle)
+    yield machine
+    machine.kill()
+
+
+def test_first_and_second_boot(machine: ArmMachine) -> None:
+    first = began_to_answer(machine)
+    machine.wait_for("/thermostat", b"")
+    assert machine.ssh("hostname").strip() == "shelf-1"
+    assert machine.ssh("uname", "-m").strip() == "aarch64"
+    assert machine.ssh("systemctl", "--failed", "--quiet", "--plain") == ""
+    said = machine.ssh("journalctl", "-b", "-u", "edge", "-o", "cat", "--no-pager")
+    assert "thermostat: compiling" not in said
+    with MessageTap(machine, "alerts/#") as tap:
+        tap.publish("sensors/kitchen/temperature", "31.5")
+        assert tap.next() == "alerts/kitchen kitchen: 31.5 is above 25"
+    machine.shut_down()
+    second = began_to_answer(machine)
+    machine.wait_for("/thermostat", b"kitchen 31.5")
+    print(f"the first answer after {first:.0f} s, after another start {second:.0f} s")
+    assert second < first
+
+
+def began_to_answer(machine: ArmMachine) -> float:
+    """Seconds from the start until a guest answered."""
+    began = time.monotonic()
+    machine.start()
+    machine.wait_for("/", bundles.GREETING)
+    return time.monotonic() - began
