@@ -11,7 +11,7 @@ APP    ?=
 ARGS   ?=
 BIN    := $(VENV)/bin
 
-.PHONY: run test lint format bench soak guests test-arm64 test-lab test-image debs clean
+.PHONY: run test lint format bench soak guests test-arm64 test-lab test-image debs image clean
 
 # The whole way on this machine: builds, pushes to a node's own registry, deploys, serves.
 run: $(VENV)/.stamp
@@ -62,6 +62,11 @@ test-image: $(VENV)/.stamp guests
 debs: $(VENV)/.stamp
 	@.ci/packages debs
 	@PYTHON=$(BIN)/python image/build-debs.sh $(ARGS)
+
+# An image for a card or a virtual machine, into dist/: ARGS="--board vm-amd64". Needs root.
+image:
+	@.ci/packages image
+	@image/build.sh $(ARGS)
 
 clean:
 	rm -rf .venv .venv-* .guests .arm64 .machines build dist tests/guests/out *.egg-info
