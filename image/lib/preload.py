@@ -48,19 +48,26 @@ def _wait(node: subprocess.Popen[bytes]) -> None:
     while True:
         if node.poll() is not None:
             raise SystemExit("the node ended by itself")
+        if time.monotonic() > deadline:
+            raise SystemExit(f"not live within {DEADLINE:.0f} s: {shown}")
         found = _applications()
+        if found is None:
+            time.sleep(1)
+            continue
         states = ", ".join(f"{app['name']}: {app['state']}" for app in found)
         if states != shown:
             sys.stderr.write(f"{states}\n")
             shown = states
-        if found and all(app["state"] == "live" for app in found):
+        if not found:
+            raise SystemExit("edge.toml names no application")
+        if all(app["state"] == "live" for app in found):
             return
-        if any(app["state"] == "failed" for app in found) or time.monotonic() > deadline:
+        if any(app["state"] == "failed" for app in found):
             raise SystemExit(f"not live: {json.dumps(found)}")
         time.sleep(1)
 
 
-def _applications() -> list[dict[str, str]]:
+def _applications() -> list[dict[str, str]] | None:
     connection = http.client.HTTPConnection("node", timeout=60)
     try:
         connection.sock = socket.socket(socket.AF_UNIX)
@@ -68,7 +75,7 @@ def _applications() -> list[dict[str, str]]:
         connection.request("GET", "/v1/apps")
         found: list[dict[str, str]] = json.loads(connection.getresponse().read())
     except (OSError, http.client.HTTPException):
-        return []
+        return None
     finally:
         connection.close()
     return found

@@ -68,7 +68,7 @@ def _built(board: str, version: int, kind: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         if not KEY.exists():
             run(REPOSITORY / "image/sign.sh", "--generate-key", KEY)
-        config, bundle = folder / "edge.toml", folder / "thermostat.tar"
+        config, bundle = folder / "image.toml", folder / "thermostat.tar"
         if not bundle.exists():
             config.write_text(bundles.BROUGHT)
             bundles.pack("thermostat", folder)
