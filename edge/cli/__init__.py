@@ -30,6 +30,7 @@ VERBS: Mapping[str, str] = {
     "apps": "apps",
     "status": "apps",
     "invoke": "invoke",
+    "logs": "logs",
     "fleet": "fleet",
     "peers": "peers",
     "backup": "backup",
@@ -51,6 +52,7 @@ examples:
   edge sign REF --key edge.key         vouch for it: nodes can be told to run nothing else
   edge deploy REF --mount /hello       run it on the node of this machine, and follow its tag
   edge apps                            what that node runs
+  edge logs -f --application hello     what it prints, and what the node says of it
 """
 
 

@@ -33,7 +33,7 @@ def json_argument(parser: argparse.ArgumentParser) -> None:
 
 def ask(options: argparse.Namespace, question: Callable[[NodeClient], Coroutine[Any, Any, T]]) -> T:
     """Asks the node that the options or the environment name."""
-    return asyncio.run(_ask(_socket(options), question))
+    return asyncio.run(_ask(socket_of(options), question))
 
 
 async def _ask(path: Path, question: Callable[[NodeClient], Coroutine[Any, Any, T]]) -> T:
@@ -41,7 +41,8 @@ async def _ask(path: Path, question: Callable[[NodeClient], Coroutine[Any, Any, 
         return await question(client)
 
 
-def _socket(options: argparse.Namespace) -> Path:
+def socket_of(options: argparse.Namespace) -> Path:
+    """Where the node answers that the options or the environment name."""
     given: Path | None = options.socket
     return given or Path(os.environ.get("EDGE_SOCKET") or Node().socket)
 

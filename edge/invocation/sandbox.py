@@ -23,6 +23,7 @@ from edge.engine.pool import INSTANCES_PER_SLOT, TABLES_PER_SLOT
 from edge.engine.values import Trap
 from edge.errors import GuestError, Overloaded
 from edge.invocation.admission import Budget, Gate
+from edge.invocation.printing import Printing
 from edge.spin.platform import Platform
 from edge.wasi.context import Context
 from edge.wasi.lines import LineSink
@@ -159,8 +160,14 @@ class Sandboxes:
         self._cooling: asyncio.TimerHandle | None = None
         self._closed = False
         self._connected = bool(profile.grants.hosts)
+        self._printing = Printing()
 
     def emit(self, invocation: str, stream: str, line: str) -> None:
+        """A guest printed that; what goes into the log of it is bounded."""
+        for text in self._printing(line):
+            self._print(invocation, stream, text)
+
+    def _print(self, invocation: str, stream: str, line: str) -> None:
         profile = self.profile
         if self.node.trace is not None:
             self.node.trace(profile.application, profile.component, invocation, stream, line)

@@ -15,7 +15,7 @@ import logging
 import re
 import socket
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -66,7 +66,7 @@ Work = Callable[[Callable[[str], None]], Awaitable[Any]]
 
 class Api:
     """Serves while entered. `group`: as for `unix_socket`. `readings` and `operations`: of other
-    parts of the node, by their paths.
+    parts of the node, by their paths; `routes`: what answers in its own way.
     """
 
     def __init__(
@@ -77,11 +77,12 @@ class Api:
         *,
         readings: Mapping[str, Reading] = MappingProxyType({}),
         operations: Mapping[str, Operation] = MappingProxyType({}),
+        routes: Sequence[web.RouteDef] = (),
     ) -> None:
         self._control = control
         self._path = path
         self._group = group
-        self._readings, self._operations = readings, operations
+        self._readings, self._operations, self._routes = readings, operations, routes
         self._stack = AsyncExitStack()
         self._jobs: set[asyncio.Task[Any]] = set()
 
@@ -126,6 +127,7 @@ class Api:
                 web.post("/v1/invoke", self._invoke),
                 *(web.get(path, _reading(read)) for path, read in self._readings.items()),
                 *(web.post(path, self._operation(do)) for path, do in self._operations.items()),
+                *self._routes,
             ]
         )
         return application

@@ -51,20 +51,29 @@ class NodeClient:
 
     async def lines(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """What a route answers as it comes. An error among it is raised."""
-        async with aclosing(self._lines(path, io.BytesIO(json.dumps(body).encode()))) as lines:
+        data = io.BytesIO(json.dumps(body).encode())
+        async with aclosing(self._lines("POST", path, data=data)) as lines:
+            async for line in lines:
+                yield line
+
+    async def follow(self, path: str) -> AsyncGenerator[dict[str, Any], None]:
+        """What a reading route tells as it comes."""
+        async with aclosing(self._lines("GET", path)) as lines:
             async for line in lines:
                 yield line
 
     async def send(self, path: str, pieces: AsyncIterable[bytes]) -> Any:
         """What a route has brought about that takes bytes."""
-        async with aclosing(self._lines(path, pieces)) as lines:
+        async with aclosing(self._lines("POST", path, data=pieces)) as lines:
             async for line in lines:
                 if "result" in line:
                     return line["result"]
         raise self._lost(_ENDED)
 
-    async def _lines(self, path: str, data: Any) -> AsyncGenerator[dict[str, Any], None]:
-        async with self._request("POST", path, data=data) as response:
+    async def _lines(
+        self, method: str, path: str, **body: Any
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        async with self._request(method, path, **body) as response:
             rest = b""
             async for piece in response.content.iter_any():
                 *complete, rest = (rest + piece).split(b"\n")

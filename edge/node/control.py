@@ -67,6 +67,7 @@ class Facts:
     generation: int | None = None  # of the fleet document
     fleet: Mapping[str, Any] | None = None  # which one this node is in
     stored: int | None = None  # in the content store
+    journal: str | None = None  # the unit whose journal has the log of this process
     notes: tuple[str, ...] = ()  # what its operator should know
 
 
@@ -125,6 +126,7 @@ class Control:
             "last_sync": _moment(facts.last_sync),
             "generation": facts.generation,
             "fleet": facts.fleet,
+            "journal": facts.journal,
             "store": {"used": facts.stored, "quota": settings.quota},
             "notes": (*facts.notes, *await asyncio.to_thread(_forgotten, settings.node.state_dir)),
         }

@@ -25,6 +25,7 @@ from edge.node.applications import Applications
 from edge.node.control import Control, Facts
 from edge.node.fleet import FleetService, Hosted
 from edge.node.listening import Listening, listen
+from edge.node.logs import log_routes
 from edge.node.manager import Manager
 from edge.node.node import Node, open_node
 from edge.node.services import Services
@@ -33,6 +34,9 @@ from edge.node.signals import Signals, cancel_on_sigterm
 from edge.node.trusting import Trusting
 from edge.platform.clock import TrustedClock
 from edge.platform.credentials import credentials_directory
+from edge.platform.journal import stderr_is_journal
+from edge.platform.journalctl import own_unit
+from edge.platform.recent import Recent
 from edge.registry.credentials import docker_config
 from edge.registry.digest import Digest
 from edge.registry.mirror import Mirror
@@ -64,23 +68,27 @@ async def run(read: Read, say: Callable[[str], None]) -> int:
     cancel_on_sigterm()
     settings, notes = await asyncio.to_thread(read)
     await asyncio.to_thread(_make_state_dir, settings.node.state_dir)
-    with claim.claimed(settings.node.state_dir) as restored:
+    with claim.claimed(settings.node.state_dir) as restored, Recent().attached() as recent:
         if restored:
             _log.info("the restore that was interrupted is complete")
             settings, notes = await asyncio.to_thread(read)
         for note in notes:
             _log.warning("note: %s", note)
-        await _serve(read, say, settings, notes)
+        await _serve(read, say, settings, notes, recent)
     return 0
 
 
 async def _serve(
-    read: Read, say: Callable[[str], None], settings: config.Daemon, notes: Sequence[str]
+    read: Read,
+    say: Callable[[str], None],
+    settings: config.Daemon,
+    notes: Sequence[str],
+    recent: Recent,
 ) -> None:
     manager = Manager()
     async with AsyncExitStack() as stack:
         async with manager.starting():
-            opening = open_daemon(read, settings, notes, manager)
+            opening = open_daemon(read, settings, notes, manager, recent)
             daemon = await stack.enter_async_context(opening)
         signals = Signals()
         for url in daemon.listening:
@@ -146,6 +154,7 @@ class Daemon:
             generation=parts.trusting.generation,
             fleet=parts.fleet.about(),
             stored=await asyncio.to_thread(_stored, parts.store),
+            journal=own_unit() if stderr_is_journal() else None,
             notes=(
                 *self._notes,
                 *self._clock_notes(),
@@ -270,10 +279,14 @@ class Daemon:
 
 @asynccontextmanager
 async def open_daemon(
-    read: Read, settings: config.Daemon, notes: Sequence[str], manager: Manager
+    read: Read,
+    settings: config.Daemon,
+    notes: Sequence[str],
+    manager: Manager,
+    recent: Recent,
 ) -> AsyncIterator[Daemon]:
     """A node that serves what it served before, and that can be asked and told. `read`: for a
-    reload. Raises EdgeError.
+    reload. `recent`: what it logs. Raises EdgeError.
     """
     async with AsyncExitStack() as stack:
         parts = await _compose(stack, settings)
@@ -290,8 +303,10 @@ async def open_daemon(
             settings.node.group,
             readings=parts.fleet.readings,
             operations=parts.fleet.operations,
+            routes=log_routes(recent),
         )
         await stack.enter_async_context(api)
+        stack.callback(recent.end)
         yield daemon
 
 
