@@ -21,6 +21,7 @@ Where things are, from the top down; each layer imports only from those below it
     invocation    one event, one component: admission, instance, limits, deadline, outcome
     wasi, spin    host interfaces in Python: one interface, one file
     engine        Wasm: component loader, Canonical ABI, fibers, pool, compiled-code cache
+    develop       templates of new applications, and building them
     application   what an application is: spin.toml, routes, templates, allowed hosts. Pure
     errors        the exception tree
 

@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("config", "platform"),
     ("application",),
-    ("engine",),
+    ("engine", "develop"),
     ("wasi", "spin"),
     ("invocation",),
     ("triggers", "registry", "fleet"),

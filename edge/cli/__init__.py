@@ -17,6 +17,8 @@ from edge.errors import EdgeError
 # Verb -> the module of its group, in the order of the help. Only the module of the verb that was
 # given is loaded: some bring the engine along, and a small board takes seconds for all of them.
 VERBS: Mapping[str, str] = {
+    "new": "new",
+    "build": "build",
     "up": "up",
     "run": "run",
     "check": "check",
@@ -41,7 +43,9 @@ VERBS: Mapping[str, str] = {
 
 _EPILOG = """\
 examples:
-  edge up                              serve the application of this directory
+  edge new hello -t http-python        start an application; `edge new --list` shows templates
+  edge build                           build the application of this directory
+  edge up                              serve it
   edge up examples/hello               serve that one
   edge up app.wasm --listen :8080      serve a component, or a WASI command by Wagi
   edge up tool.wasm --once -- -v x     run a WASI command here, with these arguments
