@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from machines import Machine, enable
@@ -63,3 +64,17 @@ def serves(machine: Machine, port: int = 80) -> bool:
     """For `eventually`: its application answers."""
     status, _ = machine.get("/", port)
     return status == 200
+
+
+@contextmanager
+def dropped_in(machine: Machine, text: str) -> Iterator[None]:
+    """The service with a drop-in of these lines, from its next start on."""
+    path = "/run/systemd/system/edge.service.d/test.conf"
+    machine.run("mkdir", "-p", "/run/systemd/system/edge.service.d")
+    machine.run("tee", path, stdin=text)
+    machine.run("systemctl", "daemon-reload")
+    try:
+        yield
+    finally:
+        machine.run("rm", path)
+        machine.run("systemctl", "daemon-reload")

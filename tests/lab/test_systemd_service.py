@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
 import re
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from machines import SUITES, Lab, Machine, eventually, lab, needs_machines
-from service import prepared, serves
+from service import dropped_in, prepared, serves
 
 from edge.platform import messages
 
@@ -46,7 +50,7 @@ def test_the_units_are_valid(machine: Machine) -> None:
     assert _complaints(machine, *UNITS) == []
     for name in ("gpio", "lan-only", "pulley"):
         drop_in = machine.root / f"usr/share/edge/drop-ins/{name}.conf"
-        with _drop_in(machine, drop_in.read_text()):
+        with dropped_in(machine, drop_in.read_text()):
             assert _complaints(machine, "edge.service") == []
 
 
@@ -54,7 +58,7 @@ def test_what_only_later_systemds_know_is_valid_there(machine: Machine) -> None:
     if int(machine.run("systemctl", "--version").split()[1]) < 254:
         pytest.skip("this systemd is older")
     drop_in = machine.root / "usr/share/edge/drop-ins/systemd-254.conf"
-    with _drop_in(machine, drop_in.read_text()):
+    with dropped_in(machine, drop_in.read_text()):
         assert _complaints(machine, "edge.service") == []
         machine.run("systemctl", "restart", "edge.service")
         mark = _mark(machine)
@@ -106,7 +110,7 @@ def test_a_reload_takes_what_edge_toml_says_and_a_mistake_changes_nothing(
 
 def test_a_restart_under_load_refuses_nobody(machine: Machine) -> None:
     before = machine.property("edge.service", "MainPID")
-    with Load(machine) as load:
+    with Load(lambda: machine.get()[0]) as load:
         eventually("there is load", lambda: load.served > 50)
         for _ in range(3):
             machine.run("systemctl", "restart", "edge.service")
@@ -116,10 +120,82 @@ def test_a_restart_under_load_refuses_nobody(machine: Machine) -> None:
     assert load.failures == []
 
 
+def test_https_comes_by_its_own_socket_and_a_restart_refuses_nobody(
+    machine: Machine, tmp_path: Path
+) -> None:
+    trust = _certified(machine, tmp_path)
+    with _https(machine):
+        assert _get_https(machine, trust) == 200
+        assert serves(machine)  # port 80 beside it
+        with Load(lambda: _get_https(machine, trust)) as load:
+            eventually("there is load", lambda: load.served > 20)
+            for _ in range(3):
+                machine.run("systemctl", "restart", "edge.service")
+                now = load.served
+                eventually("it goes on", lambda now=now: load.served > now + 20)
+        assert load.failures == []
+    eventually("it serves", lambda: serves(machine))
+
+
+def test_without_a_certificate_the_socket_of_https_is_a_mistake_that_is_named(
+    machine: Machine,
+) -> None:
+    machine.run("systemctl", "stop", "edge.service")
+    machine.run("systemctl", "start", "edge-tls.socket")
+    mark = _mark(machine)
+    machine.run("systemctl", "start", "edge.service", expected=1)
+    assert machine.property("edge.service", "ExecMainStatus") == "78"
+    assert any("there is no certificate" in str(e["MESSAGE"]) for e in _since(machine, mark))
+    # Ports are given back where nobody will serve them.
+    machine.run("systemctl", "stop", "edge-tls.socket")
+    machine.run("systemctl", "reset-failed", "edge.service", "edge.socket")
+    machine.run("systemctl", "start", "edge.socket", "edge.service")
+    eventually("it serves", lambda: serves(machine))
+
+
+def _certified(machine: Machine, folder: Path) -> ssl.SSLContext:
+    """Puts a key there as a credential, which the node cannot read as a file."""
+    chain, key = folder / "chain.pem", folder / "key.pem"
+    new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    name = ["-nodes", "-days", "2", "-subj", "/CN=edge", "-addext"]
+    name += [f"subjectAltName=IP:{machine.address}", "-keyout", str(key), "-out", str(chain)]
+    subprocess.run([*new, *name], check=True, capture_output=True)
+    machine.write("etc/edge/chain.pem", chain.read_text())
+    machine.write("etc/edge/credentials/tls.key", key.read_text(), mode=0o600)
+    return ssl.create_default_context(cafile=str(chain))
+
+
+@contextmanager
+def _https(machine: Machine) -> Iterator[None]:
+    path = machine.root / "etc/edge/edge.toml"
+    before = path.read_text()
+    tls = '[http]\ntls_certificate = "chain.pem"\ntls_key = "edge_tls.key"\n'
+    path.write_text(before.replace("[http]\n", tls))
+    machine.run("systemctl", "stop", "edge.service")
+    machine.run("systemctl", "start", "edge-tls.socket", "edge.service")
+    try:
+        yield
+    finally:
+        path.write_text(before)
+        machine.run("systemctl", "stop", "edge-tls.socket", "edge.service")
+        machine.run("systemctl", "start", "edge.socket", "edge.service")
+
+
+def _get_https(machine: Machine, trust: ssl.SSLContext) -> int:
+    connection = http.client.HTTPSConnection(machine.address, context=trust, timeout=30)
+    try:
+        connection.request("GET", "/")
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+    finally:
+        connection.close()
+
+
 def test_without_executable_memory_guests_are_interpreted(machine: Machine) -> None:
     drop_in = (machine.root / "usr/share/edge/drop-ins/pulley.conf").read_text()
     mark = _mark(machine)
-    with _drop_in(machine, drop_in):
+    with dropped_in(machine, drop_in):
         machine.run("systemctl", "restart", "edge.service")
         eventually("it serves", lambda: serves(machine))
         assert _after(machine, mark, "no executable memory is allowed")
@@ -130,7 +206,7 @@ def test_without_executable_memory_guests_are_interpreted(machine: Machine) -> N
 
 
 def test_who_stands_still_is_started_anew_by_the_watchdog(machine: Machine) -> None:
-    with _drop_in(machine, "[Service]\nWatchdogSec=3\nRestartSec=1\n"):
+    with dropped_in(machine, "[Service]\nWatchdogSec=3\nRestartSec=1\n"):
         machine.run("systemctl", "restart", "edge.service")
         eventually("it serves", lambda: serves(machine))
         pid = machine.property("edge.service", "MainPID")
@@ -164,7 +240,7 @@ def test_a_mistake_in_edge_toml_is_not_tried_again_and_again(machine: Machine) -
 def test_who_crashes_again_and_again_is_given_up(machine: Machine) -> None:
     broken = "[Service]\nExecStart=\nExecStart=/bin/false\nRestartSec=10ms\n"
     machine.run("systemctl", "stop", "edge.socket", "edge.service")
-    with _drop_in(machine, broken):
+    with dropped_in(machine, broken):
         machine.run("systemctl", "start", "edge.service", expected=1)
         state = "it is given up"
         eventually(state, lambda: machine.property("edge.service", "SubState") == "failed")
@@ -203,10 +279,12 @@ def test_lines_of_the_journal_have_fields_and_explanations(machine: Machine) -> 
 
 
 class Load:
-    """Clients that connect anew for each request, four at a time, until the block is left."""
+    """Clients that connect anew for each request, four at a time, until the block is left. `ask`:
+    one request; its status.
+    """
 
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
+    def __init__(self, ask: Callable[[], int]) -> None:
+        self._status = ask
         self.served = 0
         self.failures: list[str] = []
         self._over = threading.Event()
@@ -225,30 +303,13 @@ class Load:
     def _ask(self) -> None:
         while not self._over.is_set():
             try:
-                status, _ = self.machine.get()
-            except OSError as error:
-                self.failures.append(repr(error))
+                status = self._status()
             except Exception as error:
                 self.failures.append(repr(error))
             else:
                 self.served += 1
                 if status != 200:
                     self.failures.append(str(status))
-
-
-class _drop_in:
-    def __init__(self, machine: Machine, text: str) -> None:
-        self._machine, self._text = machine, text
-        self._path = "/run/systemd/system/edge.service.d/test.conf"
-
-    def __enter__(self) -> None:
-        self._machine.run("mkdir", "-p", "/run/systemd/system/edge.service.d")
-        self._machine.run("tee", self._path, stdin=self._text)
-        self._machine.run("systemctl", "daemon-reload")
-
-    def __exit__(self, *_: object) -> None:
-        self._machine.run("rm", self._path)
-        self._machine.run("systemctl", "daemon-reload")
 
 
 def _mark(machine: Machine) -> str:
