@@ -1,11 +1,12 @@
-"""`edge invoke`: runs an application's component once, on the node that has it."""
+"""`edge invoke`: runs an application's component once, on the node that has it, or here."""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import base64
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ examples:
   edge invoke hello --path /world                      a request, as at the application's mount
   edge invoke thermostat --trigger readings --subject sensors/kitchen/temperature --data 31.5
   edge invoke report --trigger nightly                 a tick, now
+  edge invoke . --path /world                          the application of this folder, no node
 
-Prints the answer's body. The exit code is 1 when the answer's status is 400 or above, or when the
-event failed.
+NAME is an application of the node, or a path: ".", a folder, a spin.toml, a .wasm file. An event's
+answer is shown and not published. The exit code is 1 when the answer's status is 400 or above, or
+when the event failed.
 """
 
 
@@ -35,7 +38,7 @@ def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", metavar="NAME", help="as `edge apps` shows it")
+    parser.add_argument("name", metavar="NAME", help='as `edge apps` shows it; or a path, like "."')
     parser.add_argument("--component", metavar="ID", help="this one, whatever the routes say")
     parser.add_argument("--trigger", metavar="ID", help="an event for this trigger")
     parser.add_argument("--subject", metavar="TOPIC", help="the event's topic or channel")
@@ -64,7 +67,32 @@ def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
         "--verbose", "-v", action="store_true", help="show status, headers and time on stderr"
     )
     socket_argument(parser)
+    _here_arguments(parser)
     parser.set_defaults(run=run)
+
+
+def _here_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("an application of this machine, by its path")
+    group.add_argument(
+        "--variable",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a variable of the application; NAME=@FILE takes it from a file",
+    )
+    group.add_argument(
+        "--runtime-config-file",
+        "--runtime-config",
+        type=Path,
+        metavar="FILE",
+        help="Spin's runtime-config.toml",
+    )
+    group.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help="what it keeps (default: nothing, each time begins with nothing kept)",
+    )
 
 
 def _path(text: str) -> str:
@@ -82,7 +110,25 @@ def _header(text: str) -> tuple[str, str]:
 
 def run(options: argparse.Namespace) -> int:
     body = _call(options)
+    if _is_path(options.name):
+        # Brings the engine along, which a question to a node does without.
+        from edge.cli import invoke_here
+
+        return asyncio.run(_show(invoke_here.parts(options, body), options))
+    for name in ("variable", "runtime_config_file", "state_dir"):
+        if getattr(options, name):
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{option}: the node has that of {options.name}", hint=_PATH)
     return ask(options, lambda node: _invoke(node, options, body))
+
+
+# Where a name was given, and a path was perhaps meant.
+_PATH = 'for an application of this machine: its path, like "." or "./folder"'
+
+
+def _is_path(name: str) -> bool:
+    """Whether it is one, rather than an application's name."""
+    return name in (".", "..") or "/" in name or name.endswith((".toml", ".wasm"))
 
 
 def _call(options: argparse.Namespace) -> dict[str, Any]:
@@ -117,8 +163,12 @@ def _data(given: str | None) -> bytes:
 
 
 async def _invoke(node: NodeClient, options: argparse.Namespace, body: Mapping[str, Any]) -> int:
+    return await _show(node.lines("/v1/invoke", body), options)
+
+
+async def _show(parts: AsyncIterator[Mapping[str, Any]], options: argparse.Namespace) -> int:
     code, last = 0, b""
-    async for part in node.lines("/v1/invoke", body):
+    async for part in parts:
         if "data" in part:
             last = base64.b64decode(part["data"])
             sys.stdout.buffer.write(last)

@@ -31,7 +31,7 @@ _TRIGGERS: Mapping[str, str] = {
     "timer": "runs by the clock",
 }
 # What a language's applications have in common with others'.
-_SHARED: Mapping[str, tuple[str, ...]] = {"c": ("wit",), "javascript": ("wit",)}
+_SHARED: Mapping[str, tuple[str, ...]] = {"c": ("world",), "javascript": ("world",)}
 # The version of WASI that each toolchain's own parts are written for.
 _WASI: Mapping[str, str] = {"javascript": "0.2.10"}
 # As Spin's templates call them.
