@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +52,12 @@ def _newest(folder: Path, pattern: str) -> Path:
     return found[-1]
 
 
-def with_version(original: Path, version: str, folder: Path) -> Path:
-    """The same package under another version: what a release of only a fix is to dpkg."""
+def with_version(
+    original: Path, version: str, folder: Path, change: Callable[[Path], None] | None = None
+) -> Path:
+    """The same package under another version: what a release of only a fix is to dpkg. `change`: of
+    the tree of its files.
+    """
     target = folder / f"edge_{version}.deb"
     with tempfile.TemporaryDirectory(dir=folder) as work:
         tree = Path(work, "tree")
@@ -62,6 +66,8 @@ def with_version(original: Path, version: str, folder: Path) -> Path:
         lines = control.read_text().splitlines()
         changed = [f"Version: {version}" if x.startswith("Version:") else x for x in lines]
         control.write_text("\n".join(changed) + "\n")
+        if change is not None:
+            change(tree)
         _run("dpkg-deb", "--root-owner-group", "-Znone", "--build", str(tree), str(target))
     return target
 
