@@ -11,9 +11,11 @@ from pathlib import Path
 
 from ab import boards
 from ab.disk import BOOT, Problem, writable
+from ab.disk import run as command_output
 from ab.update import this_image
 
-DEADLINE = 600.0  # seconds until it serves; a board may compile its applications anew
+DEADLINE = 1200.0  # seconds until it serves; a board may compile its applications anew
+MOST_RESTARTS = 3  # of a node that does not come to life: it will not
 SOAK = 20.0  # seconds it must go on serving
 STEP = 1.0
 
@@ -38,7 +40,7 @@ def run(say: Callable[[str], None]) -> None:
 
 def _wait_until_healthy(deadline: float) -> None:
     while (reason := ailing()) is not None:
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or _restarts() >= MOST_RESTARTS:
             raise Problem(reason)
         time.sleep(STEP)
 
@@ -52,6 +54,12 @@ def ailing() -> str | None:
     if _exit("edge", "status"):
         return "the node does not answer"
     return None
+
+
+def _restarts() -> int:
+    return int(
+        command_output("systemctl", "show", "--property=NRestarts", "--value", "edge.service")
+    )
 
 
 def _exit(*command: str) -> int:
