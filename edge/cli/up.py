@@ -26,6 +26,7 @@ from edge.cli.common import (
     state_dir,
     variables,
 )
+from edge.cli.rebuild import Sources
 from edge.cli.serving import Serving
 from edge.cli.watch import Snapshot, changes, snapshot
 from edge.config import Address, Limits, parse_address
@@ -62,7 +63,11 @@ def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help="default 127.0.0.1:3000; port 0 takes a free one",
     )
-    parser.add_argument("--watch", action="store_true", help="swap the application when it changes")
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="build what changes in its sources, and swap the application when it changes",
+    )
     parser.add_argument(
         "--memory",
         type=argument(units.size),
@@ -108,6 +113,8 @@ async def _up(options: argparse.Namespace) -> int:
     for note in setting.runtime.notes:
         _log.warning("note: %s", note)
     async with mqtt.broker(options) as broker, setting.open_node() as node:
+        if options.watch:
+            await setting.sources.begin()
         version = await _activate(node, setting)
         settings = Settings(setting.state_dir, broker, credentials_directory())
         in_use = remote.in_use(options.app, setting.state_dir)
@@ -127,11 +134,12 @@ class _Setting:
     options: argparse.Namespace
     runtime: RuntimeConfig
     state_dir: Path
+    sources: Sources
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> _Setting:
         runtime = runtime_config(options)
-        return cls(options, runtime, state_dir(options, runtime))
+        return cls(options, runtime, state_dir(options, runtime), Sources(options.app))
 
     def open_node(self) -> AbstractAsyncContextManager[Node]:
         options = self.options
@@ -155,7 +163,7 @@ class _Version:
 async def _activate(node: Node, setting: _Setting) -> _Version:
     loaded = await setting.load()
     # What changes while a component is compiled is a change to this version.
-    seen = await snapshot(loaded.watched)
+    seen = {**await snapshot(lambda: loaded.watched), **setting.sources.seen}
     application = loaded.application
     for note in (*application.notes, *type_notes(application)):
         _log.warning("note: %s", note)
@@ -206,15 +214,19 @@ async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
 
 async def _next(node: Node, setting: _Setting, version: _Version) -> _Version:
     """The next version that can be loaded."""
-    watched, seen = version.local.watched, version.seen
+    watched, sources, seen = version.local.watched, setting.sources, version.seen
     if not setting.options.watch:
         await asyncio.get_running_loop().create_future()
     while True:
-        seen = await changes(watched, seen)
+        seen = await changes(lambda: (*watched, *sources.paths()), seen)
         try:
+            await sources.build()
             return await _activate(node, setting)
         except (EdgeError, OSError) as exc:
             _not_swapped(exc, setting.options)
+        # What was built is no change; what was edited meanwhile is one.
+        built = await snapshot(lambda: watched)
+        seen |= {path: built[path] for path in built.keys() - sources.seen.keys()}
 
 
 def _not_swapped(exc: EdgeError | OSError, options: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 Snapshot = dict[Path, tuple[int, int, int]]
@@ -11,19 +11,23 @@ Snapshot = dict[Path, tuple[int, int, int]]
 INTERVAL = 0.5  # seconds; a build that is still writing is seen as one more change
 
 
-async def snapshot(paths: Iterable[Path]) -> Snapshot:
-    return await asyncio.to_thread(_snapshot, tuple(paths))
+# Names what is looked at. Called in a thread, each time: it may search.
+Look = Callable[[], Iterable[Path]]
 
 
-async def changes(paths: Iterable[Path], seen: Snapshot) -> Snapshot:
+async def snapshot(look: Look) -> Snapshot:
+    return await asyncio.to_thread(lambda: _snapshot(look()))
+
+
+async def changes(look: Look, seen: Snapshot) -> Snapshot:
     """Returns what there is once it differs from `seen` and then stayed the same.
 
-    `paths` stand for themselves and what is below them.
+    Paths stand for themselves and what is below them.
     """
-    watched, before = tuple(paths), seen
+    before = seen
     while True:
         await asyncio.sleep(INTERVAL)
-        now = await snapshot(watched)
+        now = await snapshot(look)
         if now == before != seen:
             return now
         before = now

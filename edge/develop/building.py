@@ -144,8 +144,7 @@ async def build(item: Buildable, say: tools.Say, *, verbose: bool = False) -> No
         if done.code:
             _show(done.output, say)
             raise BuildError(
-                f"component {item.component}: the command failed with exit code {done.code}:"
-                f" {command}",
+                f"component {item.component}: its build failed, with exit code {done.code}",
                 hint=_hint(done),
             )
         say(f"  {done.seconds:.1f} s")
