@@ -52,15 +52,23 @@ def _table(path: Path, table: Mapping[Any, Any]) -> Iterator[str]:
     """Its own values first: what stands below a header belongs to that."""
     told: dict[str, Any] = {str(key): value for key, value in table.items() if value is not None}
     for key, value in told.items():
-        if not (isinstance(value, Mapping) or _tables(value)):
+        if not _below(value):
             yield f"{_key(key)} = {_value((*path, key), value)}"
     for key, value in told.items():
         below = (*path, key)
         if isinstance(value, Mapping):
-            yield from ("", f"[{_dotted(below)}]", *_table(below, value))
+            # A table of nothing but tables needs no header of its own.
+            if not value or not all(map(_below, value.values())):
+                yield from ("", f"[{_dotted(below)}]")
+            yield from _table(below, value)
         elif _tables(value):
             for one in value:
                 yield from ("", f"[[{_dotted(below)}]]", *_table(below, one))
+
+
+def _below(value: object) -> bool:
+    """Whether it stands below a header of its own."""
+    return isinstance(value, Mapping) or _tables(value)
 
 
 def _tables(value: object) -> bool:
