@@ -53,4 +53,13 @@ def test_whatever_comes_the_process_goes_on(kind: str, tmp_path: Path) -> None:
 
 def test_a_case_is_what_its_number_says(tmp_path: Path) -> None:
     for kind in ("binaries", "outlines", "values"):
-        assert batch(kind, 40, 5, tmp_path / "case") == batch(kind, 40, 5, tmp_path / "case")
+        once, again = (batch(kind, 40, 5, tmp_path / "case") for _ in range(2))
+        assert untimed(once) == untimed(again)
+
+
+def untimed(found: Counter[str]) -> Counter[str]:
+    """Without what depends on how fast the machine is just now."""
+    total: Counter[str] = Counter()
+    for outcome, count in found.items():
+        total[outcome.replace(", timed out", "")] += count
+    return total

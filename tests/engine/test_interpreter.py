@@ -27,7 +27,7 @@ asyncio.run(main())
 
 def test_without_executable_memory_guests_run_nevertheless(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "code")],
+        [sys.executable, "-P", "-c", SCRIPT, str(tmp_path / "code")],
         capture_output=True,
         text=True,
         check=False,
