@@ -55,16 +55,38 @@ def test_the_units_are_valid(machine: Machine) -> None:
 
 
 def test_what_only_later_systemds_know_is_valid_there(machine: Machine) -> None:
-    if int(machine.run("systemctl", "--version").split()[1]) < 254:
-        pytest.skip("this systemd is older")
-    drop_in = machine.root / "usr/share/edge/drop-ins/systemd-254.conf"
-    with dropped_in(machine, drop_in.read_text()):
+    with dropped_in(machine, _later(machine)):
         assert _complaints(machine, "edge.service") == []
         machine.run("systemctl", "restart", "edge.service")
         mark = _mark(machine)
         machine.run("systemctl", "reload", "edge.service")
         assert _after(machine, mark, "reloaded")  # it was waited for
     machine.run("systemctl", "restart", "edge.service")
+
+
+def test_later_systemds_try_ever_more_rarely_and_never_give_up(machine: Machine) -> None:
+    broken = "[Service]\nExecStart=\nExecStart=/bin/false\nRestartSec=10ms\n"
+    broken += "RestartMaxDelaySec=800ms\n"  # of five minutes
+    later = _later(machine)
+    machine.run("systemctl", "stop", "edge.socket", "edge.service")
+    with dropped_in(machine, later + broken):
+        machine.run("systemctl", "start", "edge.service", expected=1)
+        eventually("it was tried often", lambda: _restarts(machine) > 15)
+        assert machine.property("edge.service", "SubState") != "failed"
+        assert machine.property("edge.service", "RestartUSecNext") == "800ms"
+        machine.run("systemctl", "stop", "edge.service")
+    machine.run("systemctl", "start", "edge.socket", "edge.service")
+    eventually("it serves", lambda: serves(machine))
+
+
+def _restarts(machine: Machine) -> int:
+    return int(machine.property("edge.service", "NRestarts"))
+
+
+def _later(machine: Machine) -> str:
+    if int(machine.run("systemctl", "--version").split()[1]) < 254:
+        pytest.skip("this systemd is older")
+    return (machine.root / "usr/share/edge/drop-ins/systemd-254.conf").read_text()
 
 
 def _complaints(machine: Machine, *units: str) -> list[str]:
@@ -244,7 +266,7 @@ def test_who_crashes_again_and_again_is_given_up(machine: Machine) -> None:
         machine.run("systemctl", "start", "edge.service", expected=1)
         state = "it is given up"
         eventually(state, lambda: machine.property("edge.service", "SubState") == "failed")
-        assert int(machine.property("edge.service", "NRestarts")) <= 10
+        assert _restarts(machine) <= 10
     machine.run("systemctl", "reset-failed", "edge.service")
     machine.run("systemctl", "start", "edge.socket", "edge.service")
     eventually("it serves", lambda: serves(machine))
