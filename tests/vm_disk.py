@@ -1,9 +1,9 @@
 """A disk that forgets: what was written to it and not flushed is lost when its power is cut.
 
-It is served to QEMU by NBD (its document proto.md: fixed newstyle, simple replies), as a disk with
+It is served by NBD (its document proto.md: fixed newstyle, simple replies), as a disk with
 a volatile cache that announces it. A write is in the cache until a flush was answered; a cut keeps
-some sectors of what is there, in no order, and forgets the others. Killing QEMU alone would not
-show a missing fsync of the machine below: this machine's kernel would still write what QEMU gave it.
+some sectors of what is there, in no order, and forgets the others. To kill a machine would not be
+enough: what it gave to a file of this machine before, this machine would still write.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,8 +42,8 @@ class ForgetfulDisk:
     image: Path
     chance: random.Random
     lies: bool = False
-    # Called after each write with how many there were; may be set while it runs.
-    written: Callable[[int], None] = field(default=lambda _: None)
+    # Set when it has stopped by itself, see `stop_after`.
+    stopped: threading.Event = field(default_factory=threading.Event)
     writes: int = 0
     flushes: int = 0
     # Of the last cut: sectors that were not flushed, and how many of them were lost.
@@ -53,16 +53,25 @@ class ForgetfulDisk:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _file: int = -1
     _off: bool = False
+    _stop_at: int = 0
+    _without_power: threading.Event = field(default_factory=threading.Event)
+    _connection: socket.socket | None = None
 
     @property
-    def socket(self) -> Path:
+    def address(self) -> Path:
         return self.image.with_suffix(".socket")
 
-    def blockdev(self) -> str:
-        """The value of QEMU's option; switches it on."""
+    def switch_on(self) -> None:
         with self._lock:
             self._off = False
-        return f"driver=nbd,node-name=state,server.type=unix,server.path={self.socket}"
+            self._stop_at = 0
+            self.stopped.clear()
+            self._without_power.clear()
+
+    def stop_after(self, writes: int) -> None:
+        """It answers the writes until that one, and then nothing any more: it waits for the cut."""
+        with self._lock:
+            self._stop_at = self.writes + writes
 
     def cut(self) -> None:
         """Without power: of what was not flushed nothing, some or most sectors stay."""
@@ -76,11 +85,10 @@ class ForgetfulDisk:
                 else:
                     self.lost += 1
             self._cache.clear()
-
-    def freeze(self) -> None:
-        """It answers nothing any more: its power goes before the machine's."""
-        with self._lock:
-            self._off = True
+            self._without_power.set()
+            if self._connection is not None:
+                with suppress(OSError):
+                    self._connection.shutdown(socket.SHUT_RDWR)
 
     # --- the medium -------------------------------------------------------------------------------
 
@@ -121,6 +129,7 @@ class ForgetfulDisk:
                     connection, _ = listening.accept()
                 except OSError:
                     return
+                self._connection = connection
                 with connection, suppress(ConnectionError):
                     self._agree(connection)
                     while self._answer(connection):
@@ -149,7 +158,7 @@ class ForgetfulDisk:
         magic, flags, command, cookie, offset, length = struct.unpack(">IHHQQI", head)
         assert magic == _REQUEST
         data = _take(connection, length) if command == _WRITE else b""
-        error, found, written = 0, b"", 0
+        error, found = 0, b""
         with self._lock:
             if self._off or command == _DISCONNECT:
                 return False
@@ -157,13 +166,15 @@ class ForgetfulDisk:
                 found = self._read(offset, length)
             elif command == _WRITE:
                 self._write(offset, data, through=bool(flags & _FUA))
-                written = self.writes
+                self._off = self.writes == self._stop_at
             elif command == _FLUSH:
                 self._flush()
             else:
                 error = _EINVAL
-        if written:
-            self.written(written)
+        if self._off:
+            self.stopped.set()
+            self._without_power.wait()
+            return False
         connection.sendall(struct.pack(">IIQ", _SIMPLE, error, cookie) + found)
         return True
 
@@ -182,20 +193,23 @@ def _take(connection: socket.socket, size: int) -> bytes:
 def forgetful_disk(
     folder: Path, seed: int, size: int = 512 << 20, *, lies: bool = False
 ) -> Iterator[ForgetfulDisk]:
-    """One with an empty file system, which answers at `socket` until the block is left."""
+    """One with an empty file system, which answers at `socket` until the block is left. `lies`: it
+    answers flushes and does not do them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     disk = ForgetfulDisk(folder / "state.img", random.Random(seed), lies)
     with disk.image.open("wb") as image:
         image.truncate(size)
     subprocess.run(["mke2fs", "-q", "-t", "ext4", str(disk.image)], check=True)
-    disk.socket.unlink(missing_ok=True)
+    disk.address.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(disk.socket))
+        listening.bind(str(disk.address))
         listening.listen()
         serving = threading.Thread(target=disk.serve, args=(listening,))
         serving.start()
         try:
             yield disk
         finally:
+            disk.cut()
             listening.shutdown(socket.SHUT_RDWR)
             serving.join()

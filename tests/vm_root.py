@@ -1,5 +1,5 @@
 """What a virtual machine boots from: Debian's kernel and a root file system, as small as the
-service allows, made to be started by an emulated processor within seconds.
+service allows, made to be started by a slow processor within seconds.
 
 The root is read-only, and changes of it are in memory: what a machine keeps is on a disk of its
 own, at /var/lib/edge. Files of one machine are given to it beside its RAM disk. Cached below
@@ -10,19 +10,13 @@ from __future__ import annotations
 
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from machine_roots import CACHE, _bootstrap, _once, _run, debian, overlaid, product
 from machines import Machine, enable, install
 
-__all__ = ["kernel", "ram_disk", "root"]
-
-# In the order in which they need each other.
-MODULES = (
-    "virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci",
-    "virtio_blk", "failover", "net_failover", "virtio_net", "overlay",
-)  # fmt: skip
+__all__ = ["ram_disk", "root", "system"]
 
 INIT = """#!/bin/busybox sh
 /bin/busybox mkdir -p /dev /proc /lower /changes /root
@@ -30,18 +24,18 @@ INIT = """#!/bin/busybox sh
 mount -t devtmpfs dev /dev
 mount -t proc proc /proc
 for module in /modules/*; do insmod "$module"; done
-ip address add 10.0.2.15/24 dev eth0
-ip link set eth0 up
-ip route add default via 10.0.2.2
-mount -t ext4 -o ro /dev/vda /lower
+ip address add "$address" dev "$interface"
+ip link set "$interface" up
+ip route add default via "$gateway"
+mount -t ext4 -o ro "$disk" /lower
 mount -t tmpfs changes /changes
 mkdir /changes/upper /changes/work
 mount -t overlay -o lowerdir=/lower,upperdir=/changes/upper,workdir=/changes/work root /root
 cp -a /files/. /root/
-# The kernel repairs by the journal; e2fsck says what that leaves to be repaired.
-if [ -b /dev/vdb ]; then
+if [ -n "$state" ]; then
+    [ -z "$nbd" ] || nbd-client "$gateway" "$nbd"
     mkdir -p /root/var/lib/edge
-    mount -t ext4 -o noatime,errors=panic /dev/vdb /root/var/lib/edge
+    mount -t ext4 -o noatime,errors=panic "$state" /root/var/lib/edge
 fi
 mount --move /dev /root/dev
 umount /proc
@@ -69,30 +63,39 @@ API_SERVICE = """[Service]
 ExecStart=/lib/systemd/systemd-socket-proxyd /run/edge/edge.sock
 """
 
-# They cost seconds of an emulated processor, and nothing of the node needs them.
+# They cost seconds of a slow processor, and nothing of the node needs them.
 UNWANTED = (
-    "apt-daily.timer", "apt-daily-upgrade.timer", "dev-hugepages.mount", "dev-mqueue.mount",
+    "apt-daily.timer", "apt-daily-upgrade.timer", "dbus.service", "dbus.socket",
+    "dev-hugepages.mount", "dev-mqueue.mount",
     "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer",
     "getty.target", "getty-static.service", "kmod-static-nodes.service", "modprobe@.service",
     "networking.service", "ssh.service", "sys-kernel-debug.mount", "sys-kernel-tracing.mount",
     "systemd-ask-password-wall.path", "systemd-binfmt.service", "systemd-journal-flush.service",
     "systemd-logind.service", "systemd-modules-load.service", "systemd-network-generator.service",
     "systemd-pstore.service", "systemd-random-seed.service", "systemd-remount-fs.service",
+    "systemd-sysusers.service", "systemd-tmpfiles-setup-dev.service",
     "systemd-sysctl.service", "systemd-timesyncd.service", "systemd-tmpfiles-clean.timer",
     "systemd-udev-trigger.service", "systemd-udevd.service", "systemd-udevd-control.socket",
-    "systemd-udevd-kernel.socket", "systemd-update-utmp.service", "systemd-user-sessions.service",
+    "systemd-udevd-kernel.socket", "systemd-update-utmp.service",
+    "systemd-update-utmp-runlevel.service", "systemd-user-sessions.service",
 )  # fmt: skip
 
 
-def kernel(suite: str) -> Path:
-    return next((_system(suite) / "boot").glob("vmlinuz-*"))
-
-
-def _system(suite: str) -> Path:
+def system(suite: str) -> Path:
     """Files of Debian's kernel for virtual machines, and of busybox."""
     packages = ["busybox-static", "linux-image-cloud-amd64"]
     place = CACHE / f"{suite}-vm-kernel"
     return _once(place, lambda tree: _bootstrap(tree, suite, packages, "extract"), *packages)
+
+
+def nbd_client() -> Path:
+    source = Path(__file__).with_name("vm_nbd.c")
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        _run("cc", "-static", "-O2", "-o", str(folder / "nbd-client"), str(source))
+
+    return _once(CACHE / "vm-nbd-client", make, source.read_text()) / "nbd-client"
 
 
 def root(suite: str) -> Path:
@@ -138,16 +141,17 @@ def _prepare(machine: Machine) -> None:
     enable(machine, "sockets.target", "edge.socket")
 
 
-def ram_disk(suite: str, files: Mapping[str, str | bytes], target: Path) -> Path:
+def ram_disk(
+    target: Path, busybox: Path, modules: Iterable[Path], files: Mapping[str, str | bytes]
+) -> Path:
     """What the kernel starts first: it brings `files` into the root."""
-    system = _system(suite)
     tree: dict[str, tuple[int, bytes]] = {
         "init": (0o755, INIT.encode()),
-        "bin/busybox": (0o755, (system / "bin/busybox").read_bytes()),
+        "bin/busybox": (0o755, busybox.read_bytes()),
+        "bin/nbd-client": (0o755, nbd_client().read_bytes()),
     }
-    for number, name in enumerate(MODULES):
-        (module,) = (system / "lib/modules").rglob(f"{name}.ko")
-        tree[f"modules/{number:02}-{name}.ko"] = (0o644, module.read_bytes())
+    for number, module in enumerate(modules):
+        tree[f"modules/{number:02}-{module.name}"] = (0o644, module.read_bytes())
     for path, content in files.items():
         data = content.encode() if isinstance(content, str) else content
         mode = 0o755 if data.startswith(b"#!") else 0o644
@@ -164,9 +168,7 @@ def ram_disk(suite: str, files: Mapping[str, str | bytes], target: Path) -> Path
     return target
 
 
-def _member(
-    name: str, mode: int, data: bytes = b"", device: tuple[int, int] = (0, 0)
-) -> bytes:
+def _member(name: str, mode: int, data: bytes = b"", device: tuple[int, int] = (0, 0)) -> bytes:
     """Of a cpio archive in its "new ASCII" form (Documentation/driver-api/early-userspace)."""
     label = name.encode() + b"\0"
     numbers = (0, mode, 0, 0, 1, 0, len(data), 0, 0, *device, len(label), 0)
