@@ -19,6 +19,8 @@ __all__ = ["ARCHITECTURES", "CleanRoot", "clean_root", "emulated", "package", "w
 
 ARCHITECTURES = ("amd64", "arm64")
 MIRROR = "http://deb.debian.org/debian"
+# Seconds. Emulated, on a machine that others keep busy, an installation takes minutes.
+COMMAND = 1500
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 RELEASES = {"bookworm": 12, "trixie": 13}
@@ -90,7 +92,7 @@ class CleanRoot:
             capture_output=True,
             text=True,
             check=False,
-            timeout=400,
+            timeout=COMMAND,
             env={
                 "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
                 "HOME": "/root",

@@ -27,14 +27,14 @@ edge check --config /etc/edge/edge.toml
 cd /srv
 edge up app --listen 127.0.0.1:3000 --state-dir /var/lib/edge/smoke >/tmp/said 2>&1 &
 pid=$!
-for _ in $(seq 600); do
+for _ in $(seq 3000); do
     grep -q listening /tmp/said && break
     kill -0 $pid || { cat /tmp/said; exit 1; }
     sleep 0.2
 done
 /usr/lib/edge/bin/python - "$1" <<'END'
 import sys, urllib.request
-print(urllib.request.urlopen("http://127.0.0.1:3000" + sys.argv[1], timeout=120).read().decode())
+print(urllib.request.urlopen("http://127.0.0.1:3000" + sys.argv[1], timeout=600).read().decode())
 END
 kill $pid
 wait $pid
