@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 from pathlib import Path
 
@@ -64,12 +65,16 @@ def run(options: argparse.Namespace) -> int:
     try:
         asyncio.run(_build(items, verbose=options.verbose))
     except asyncio.CancelledError:
-        return 130
+        return 128 + signal.SIGTERM
     sys.stderr.write(f"built {application.name}; `edge up` runs it\n")
     return 0
 
 
 async def _build(items: list[building.Buildable], *, verbose: bool) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    # A command's children end with it. Ctrl-C is asyncio's.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     for item in items:
         await building.build(item, _say, verbose=verbose)
 

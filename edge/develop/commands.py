@@ -85,15 +85,13 @@ async def _running(
 
 
 async def _end_all(process: asyncio.subprocess.Process) -> None:
+    ended = asyncio.get_running_loop().create_task(process.wait(), name="command")
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await process.wait()
-        except TimeoutError:
-            continue
-        return
+        # Not asyncio.timeout: before Python 3.11.3 it fails in a task that is being cancelled.
+        await asyncio.wait((ended,), timeout=PATIENCE)
+    ended.cancel()
 
 
 def _code(process: asyncio.subprocess.Process) -> int:

