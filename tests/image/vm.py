@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 import bootloader
 
@@ -219,7 +219,7 @@ class Machine:
         return [
             "ssh", "-i", str(self.key), "-p", str(self.ssh_port), "-o", "BatchMode=yes",
             "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-            "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=10", *options, "root@127.0.0.1", "--",
+            "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=60", *options, "root@127.0.0.1", "--",
         ]  # fmt: skip
 
     def image_status(self, timeout: float = PATIENCE) -> Mapping[str, object]:
@@ -239,33 +239,44 @@ class MessageTap:
     """Messages of a machine's broker, which only answers on the machine: by a tunnel of ssh."""
 
     def __init__(self, machine: Machine, topic: str) -> None:
+        self._machine, self._topic = machine, topic
         self._port = free_port()
-        tunnel = f"{self._port}:127.0.0.1:1883"
-        self._tunnel = subprocess.Popen(
-            [*machine._ssh_words("-o", "ExitOnForwardFailure=yes", "-L", tunnel), "cat"],
-            stdin=subprocess.PIPE,
-        )
-        self._topic = topic
+        self._processes: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> Self:
         deadline = time.monotonic() + PATIENCE
         while True:
-            self._listener = subprocess.Popen(
-                [
-                    "stdbuf", "-oL", "mosquitto_sub", *self._broker(), "-v", "-d", "-q", "1",
-                    "-t", self._topic,
-                ],
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            )  # fmt: skip
+            self._open()
             if self._line("Subscribed"):
                 return self
-            assert time.monotonic() < deadline, "no broker"
-            time.sleep(1)
+            self.__exit__()
+            self._machine._alive(deadline, "no broker")
+
+    def _open(self) -> None:
+        options = ("-o", "ExitOnForwardFailure=yes", "-L", f"{self._port}:127.0.0.1:1883")
+        # It says something once the tunnel is there, and ends with its input.
+        tunnel = [*self._machine._ssh_words(*options), "echo there; cat"]
+        self._start(tunnel).readline()
+        topic = ("-v", "-d", "-q", "1", "-t", self._topic)
+        self._lines = self._start(["stdbuf", "-oL", "mosquitto_sub", *self._broker(), *topic])
+
+    def _start(self, words: list[str]) -> IO[str]:
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._processes.append(process)
+        assert process.stdout is not None
+        return process.stdout
 
     def __exit__(self, *_: object) -> None:
-        for process in (self._listener, self._tunnel):
+        for process in self._processes:
             process.kill()
-            process.wait()
+            process.communicate()
+        self._processes.clear()
 
     def publish(self, topic: str, message: str) -> None:
         run("mosquitto_pub", *self._broker(), "-q", "1", "-t", topic, "-m", message)
@@ -278,8 +289,7 @@ class MessageTap:
 
     def _line(self, beginning: str) -> str:
         """The next line that begins so; empty: there are no more."""
-        assert self._listener.stdout is not None
-        return next((x.strip() for x in self._listener.stdout if x.startswith(beginning)), "")
+        return next((x.strip() for x in self._lines if x.startswith(beginning)), "")
 
     def _broker(self) -> list[str]:
         return ["-h", "127.0.0.1", "-p", str(self._port)]
