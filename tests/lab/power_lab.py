@@ -93,10 +93,10 @@ def victim(folder: Path, seed: int) -> Iterator[Victim]:
         yield Victim(machine, disk, random.Random(seed))
 
 
-def ledger(wasm: Path, more: str = "") -> dict[str, str | bytes]:
+def ledger(wasm: Path, trigger: str = "", options: str = "") -> dict[str, str | bytes]:
     """The application that keeps what it is told, as files of a machine."""
     return {
-        "srv/ledger/spin.toml": LEDGER.format(more=more),
+        "srv/ledger/spin.toml": LEDGER.format(trigger=trigger, options=options),
         "srv/ledger/ledger.wasm": wasm.read_bytes(),
     }
 
@@ -109,12 +109,13 @@ version = "1.0.0"
 [[trigger.http]]
 route = "/..."
 component = "ledger"
-{more}
+{trigger}
 [component.ledger]
 source = "ledger.wasm"
 key_value_stores = ["default"]
 [component.ledger.tool.edge]
 memory = "16MiB"
+{options}
 """
 
 APPLICATION = '[[application]]\nname = "ledger"\npath = "/srv/ledger"\n'

@@ -62,7 +62,7 @@ def test_key_value_writes_that_were_answered_outlive_each_power_cut(
             before = len(account.answered)
             with writing(node, account, number):
                 wait_for_answers(node, account, before)
-                node.cut_within(3, writes=40)
+                node.cut_within(3, writes=120)
             say(
                 f"cut {number + 1}: {len(account.answered) - before} writes answered since the"
                 f" start; {node.disk.lost} of {node.disk.unflushed} unflushed sectors lost"
