@@ -25,6 +25,7 @@ CONFIGURATION = """
 name = "vm"
 [sync]
 interval = "1h"
+{sync}
 {more}
 """
 
@@ -43,8 +44,8 @@ class Victim:
     chance: random.Random
     lost: list[int] = field(default_factory=list)
 
-    def install(self, files: dict[str, str | bytes], more: str) -> None:
-        configuration = CONFIGURATION.format(more=more)
+    def install(self, files: dict[str, str | bytes], more: str, sync: str = "") -> None:
+        configuration = CONFIGURATION.format(more=more, sync=sync)
         self.machine.install({"etc/edge/edge.toml": configuration, **files})
 
     def cut_within(self, seconds: float, writes: int) -> None:

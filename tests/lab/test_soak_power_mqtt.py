@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mqtt_lab import Mosquitto, Peer, Proxy, mosquitto
@@ -123,8 +124,7 @@ class Campaign:
                     self.published.append(f"message-{len(self.published)}")
                     payload = self.published[-1].encode()
                     group.create_task(self.peer.publish(f"in/{number % 3}", payload))
-            enough = before + 4
-            await self.until("it acknowledges", lambda n=enough: self.acknowledges(n))
+            await self.until("it acknowledges", partial(self.acknowledges, before + 4))
             await asyncio.to_thread(self.node.cut_within, 2.5, 40)
             disk, more = self.node.disk, len(self.witness.acknowledged) - before
             say(
@@ -169,7 +169,8 @@ def test_messages_that_were_acknowledged_were_handled_for_good(
 
 async def campaign(node: Victim, broker: Mosquitto, wasm: Path) -> None:
     began, replied = time.monotonic(), Counter[str]()
-    async with Witness(broker.port) as witness, Peer(broker.port) as peer:
+    witness = Witness(broker.port)
+    async with witness, Peer(broker.port) as peer:
         with node.machine.reachable(witness.port) as address:
             settings = f'[mqtt]\nurl = "mqtt://{address}"\nclient_id = "vm"\n{APPLICATION}'
             node.install(ledger(wasm, TRIGGER, OPTIONS), settings)
