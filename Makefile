@@ -11,7 +11,7 @@ APP    ?=
 ARGS   ?=
 BIN    := $(VENV)/bin
 
-.PHONY: run test lint format bench soak guests test-arm64 test-lab test-image debs image clean
+.PHONY: run test lint lint-ansible format bench soak soak-power guests test-arm64 test-lab test-image debs image clean
 
 # The whole way on this machine: builds, pushes to a node's own registry, deploys, serves.
 run: $(VENV)/.stamp
@@ -25,10 +25,28 @@ soak: $(VENV)/.stamp guests
 	@.ci/packages test
 	EDGE_SOAK=full $(BIN)/pytest -s tests/soak tests/fleet $(ARGS)
 
+# Sixty power cuts of a virtual machine; `make test-lab` makes six. Root, and the better part of an hour.
+soak-power: $(VENV)/.stamp guests
+	@.ci/packages test
+	@.ci/packages lab
+	EDGE_SOAK=full $(BIN)/pytest -s tests/lab/test_soak_power*.py $(ARGS)
+
 lint: $(VENV)/.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The collection by its linter, which brings an Ansible of its own.
+LINTER := .venv-ansible
+lint-ansible: $(LINTER)/.stamp
+	@$(LINTER)/bin/ansible-galaxy collection install ./ansible -p $(LINTER)/collections --force >/dev/null
+	cd ansible && PATH=../$(LINTER)/bin:$$PATH ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/$(LINTER)/collections \
+		ansible-lint --offline
+
+$(LINTER)/.stamp:
+	$(PYTHON) -m venv $(LINTER)
+	$(LINTER)/bin/pip install --quiet --disable-pip-version-check ansible-lint==26.10.1 ansible-core==2.19.14
+	@touch $@
 
 format: $(VENV)/.stamp
 	$(BIN)/ruff format .
@@ -47,7 +65,7 @@ test-arm64: $(VENV)/.stamp
 	$(BIN)/python tests/arm64/run.py $(ARGS)
 
 # Machines with real systemd, of Debian 12 and 13: minutes, and root.
-test-lab: $(VENV)/.stamp guests
+test-lab: $(VENV)/.stamp guests lint-ansible
 	@.ci/packages test
 	@.ci/packages lab
 	$(BIN)/pytest tests/lab $(ARGS)
