@@ -96,10 +96,14 @@ def test_the_versions_are_those_that_the_tests_use(tmp_path: Path) -> None:
     assert {line for line in lines if not line.startswith("#")} == pinned
 
     scaffold.create(TEMPLATES["http-javascript"], "b", tmp_path / "b")
+    package = json.loads((tmp_path / "b/package.json").read_text())
     lock = json.loads((tmp_path / "b/package-lock.json").read_text())["packages"]
     ours = json.loads((ROOT / "tests/guests/javascript/package-lock.json").read_text())["packages"]
-    assert lock[""]["dependencies"] == ours[""]["dependencies"]
-    assert {k: v for k, v in lock.items() if k} == {k: v for k, v in ours.items() if k}
+    assert package["dependencies"] == lock[""]["dependencies"] == ours[""]["dependencies"]
+    for name in package["dependencies"]:
+        key = f"node_modules/{name}"
+        assert lock[key]["integrity"] == ours[key]["integrity"]
+    assert [k for k, v in lock.items() if k and not v.get("integrity")] == [], "pinned by digest"
 
 
 def test_the_examples_in_c_use_the_templates_headers() -> None:
