@@ -77,7 +77,7 @@ class ForgetfulDisk:
         """Without power: of what was not flushed nothing, some or most sectors stay."""
         with self._lock:
             self._off = True
-            kept = self.chance.choice((0.0, 0.5, 0.9))
+            kept = 0.0 if self.lies else self.chance.choice((0.0, 0.5, 0.9))
             self.unflushed, self.lost = len(self._cache), 0
             for sector in list(self._cache):
                 if self.chance.random() < kept:

@@ -89,8 +89,12 @@ class Victim:
 
 
 @contextmanager
-def victim(folder: Path, seed: int) -> Iterator[Victim]:
-    with forgetful_disk(folder / "disk", seed) as disk, vm(folder / "machine", disk) as machine:
+def victim(folder: Path, seed: int, *, lies: bool = False) -> Iterator[Victim]:
+    """`lies`: its disk answers flushes and does not do them."""
+    with (
+        forgetful_disk(folder / "disk", seed, lies=lies) as disk,
+        vm(folder / "machine", disk) as machine,
+    ):
         yield Victim(machine, disk, random.Random(seed))
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from power_lab import APPLICATION, CUTS, Guest, Victim, kept, ledger, say, victim
 from vm_machine import KIND, needs_vm
 
@@ -75,6 +76,19 @@ def test_key_value_writes_that_were_answered_outlive_each_power_cut(
         f" writes answered, all there, and {more} that were not answered; {sum(node.lost)} sectors"
         f" lost, at {sum(lost > 0 for lost in node.lost)} cuts"
     )
+
+
+def test_a_disk_that_lies_is_found_out(tmp_path: Path, guest: Guest) -> None:
+    account = Account()
+    with victim(tmp_path, seed=4, lies=True) as node:
+        node.install(ledger(guest("ledger")), APPLICATION)
+        node.boot()
+        with writing(node, account, 0):
+            wait_for_answers(node, account, 0)
+        node.boot()
+        found = kept(node.machine)
+    with pytest.raises(AssertionError, match=f"{len(account.answered)} of"):
+        account.check(found)
 
 
 def wait_for_answers(node: Victim, account: Account, before: int) -> None:
