@@ -201,7 +201,7 @@ def test_a_wrong_option_is_explained(
             'component = "a"\n[component.a]\nsource = "none.wasm"\n[component.a.build]\n'
             'command = "make it"\n',
             CONFIG,
-            "hint: build it: make it",
+            "hint: build it: edge build",
         ),
     ],
     ids=["no manifest", "no TOML", "version 1", "no such component", "not built"],

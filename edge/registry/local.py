@@ -189,7 +189,7 @@ def _check_binary(component: Component, path: Path, where: Where) -> None:
             head = file.read(wasm.HEADER)
     except FileNotFoundError:
         build = component.build
-        hint = f"build it: {build.commands[0]}" if build and build.commands else None
+        hint = "build it: edge build" if build and build.commands else None
         raise where.error(f"{path} does not exist", hint) from None
     except OSError as error:
         raise where.error(f"{path}: {error.strerror}") from error

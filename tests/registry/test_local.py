@@ -168,7 +168,7 @@ async def test_a_missing_binary_is_named_with_how_to_build_it(app: Path, opened:
     write(app, '"none.wasm"', 'build.command = "make it"')
     with pytest.raises(ConfigError, match=r"component\.hello\.source: .*none\.wasm does not") as e:
         await opened(app)
-    assert e.value.hint == "build it: make it"
+    assert e.value.hint == "build it: edge build"
 
 
 async def test_a_binary_of_another_kind_is_refused_by_its_place(app: Path, opened: Open) -> None:
