@@ -33,6 +33,7 @@ VERBS: Mapping[str, str] = {
     "status": "apps",
     "invoke": "invoke",
     "logs": "logs",
+    "doctor": "doctor",
     "fleet": "fleet",
     "peers": "peers",
     "backup": "backup",
@@ -57,6 +58,7 @@ examples:
   edge deploy REF --mount /hello       run it on the node of this machine, and follow its tag
   edge apps                            what that node runs
   edge logs -f --application hello     what it prints, and what the node says of it
+  edge doctor                          what is wrong with this machine or its node, and what to do
 """
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "Signer",
     "authority_id",
     "certificate_of",
+    "dates",
     "new_authority",
     "new_key",
     "new_request",
@@ -193,6 +194,17 @@ def _certificate(pem: bytes) -> x509.Certificate:
         return x509.load_pem_x509_certificate(pem)
     except ValueError:
         raise Refused("is not a certificate in PEM") from None
+
+
+def dates(pem: bytes) -> list[tuple[int, int]]:
+    """When each certificate of a file begins and ends, in seconds since 1970, whoever made it.
+    Raises Refused.
+    """
+    try:
+        found = x509.load_pem_x509_certificates(pem)
+    except ValueError:
+        raise Refused("is not a certificate in PEM") from None
+    return [(_seconds(c.not_valid_before_utc), _seconds(c.not_valid_after_utc)) for c in found]
 
 
 # What an authority signs
