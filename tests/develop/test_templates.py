@@ -1,4 +1,6 @@
-"""New applications by real compilers: each builds and passes the test it comes with. At full size (EDGE_SOAK=full) by the tools that edge brings, from the network."""
+"""New applications by real compilers: each builds and passes the test it comes with. At full size
+(EDGE_SOAK=full) by the tools that edge brings, from the network.
+"""
 
 from __future__ import annotations
 
