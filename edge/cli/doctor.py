@@ -17,6 +17,12 @@ from edge.errors import ConfigError
 if TYPE_CHECKING:
     from edge.node.doctor.findings import Finding
 
+_DESCRIPTION = """\
+Examines this machine and its node, whether that runs or not, and says what to do about what it
+finds. The checks are configuration, node, clock, space, disk, power, memory, addresses, pages,
+kernel, unit, permissions, ports, certificates, multicast, registries, broker.
+"""
+
 _EPILOG = """\
 examples:
   edge doctor                    everything, in some seconds
@@ -33,9 +39,7 @@ def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
         "doctor",
         parents=[common],
         help="what is wrong with this machine or its node, and what to do",
-        description="Examines this machine and its node, whether that runs or not: clock, disk,"
-        " power, memory, addresses, unit, permissions, ports, certificates, and what the node's"
-        " configuration names: network, registries, broker. Says what to do about what it finds.",
+        description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
