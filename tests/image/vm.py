@@ -9,11 +9,12 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Self
@@ -62,6 +63,9 @@ class Disk:
 
     def names(self, folder: str) -> list[str]:
         return self._mtools("mdir", "-b", f"::{folder}").decode().split()
+
+    def rename(self, name: str, new: str) -> None:
+        self._mtools("mren", f"::{name}", f"::{Path(name).parent}/{new}")
 
     def files(self) -> dict[str, bytes]:
         """All of the boot partition."""
@@ -120,14 +124,23 @@ class Machine:
 
     guest_http = 80
 
+    def qemu_words(self) -> list[str]:
+        return ["-display", "none", "-monitor", "none", "-serial", "stdio"]
+
+    def http_place(self) -> tuple[str, int]:
+        return "127.0.0.1", self.http_port
+
+    def ssh_place(self) -> tuple[str, int]:
+        return "127.0.0.1", self.ssh_port
+
     def start(self) -> None:
         assert self.process is None
-        words = [
-            "nice", "-n", "10", *self.command(), "-display", "none",
-            "-serial", f"file:{self.folder / 'console'}", "-monitor", "none",
-        ]  # fmt: skip
-        with (self.folder / "qemu.log").open("ab") as log:
-            self.process = subprocess.Popen(list(map(str, words)), stdout=log, stderr=log)
+        words = ["nice", "-n", "10", *self.command(), *self.qemu_words()]
+        with (self.folder / "console").open("ab") as log:
+            self.process = subprocess.Popen(
+                list(map(str, words)), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
 
     def configure(self, edge_toml: str, bundle: Path) -> None:
         """What a user puts on the boot partition."""
@@ -165,9 +178,14 @@ class Machine:
     def kill(self) -> None:
         """The power is gone, and with it what the guest had not written."""
         if self.process is not None:
-            self.process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
+
+    def close(self) -> None:
+        """For good."""
+        self.kill()
 
     def get(self, path: str = "/", timeout: float = PATIENCE) -> tuple[int, bytes]:
         """The first answer to this request, however long the machine takes to its first."""
@@ -189,7 +207,7 @@ class Machine:
             time.sleep(0.5)
 
     def ask(self, path: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=10)
+        connection = http.client.HTTPConnection(*self.http_place(), timeout=10)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -216,10 +234,11 @@ class Machine:
         return subprocess.run(words, input=data, capture_output=True, check=False, timeout=timeout)
 
     def _ssh_words(self, *options: str) -> list[str]:
+        host, port = self.ssh_place()
         return [
-            "ssh", "-i", str(self.key), "-p", str(self.ssh_port), "-o", "BatchMode=yes",
+            "ssh", "-i", str(self.key), "-p", str(port), "-o", "BatchMode=yes",
             "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-            "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=60", *options, "root@127.0.0.1", "--",
+            "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=60", *options, f"root@{host}", "--",
         ]  # fmt: skip
 
     def image_status(self, timeout: float = PATIENCE) -> Mapping[str, object]:
@@ -231,7 +250,7 @@ class Machine:
 
     def _alive(self, deadline: float, what: str) -> None:
         assert self.process is not None
-        assert self.process.poll() is None, (self.folder / "qemu.log").read_text()
+        assert self.process.poll() is None, self.console[-3000:]
         assert time.monotonic() < deadline, f"{what}; its console:\n{self.console[-3000:]}"
 
 

@@ -1,5 +1,5 @@
-"""The ARM64 images boot, in QEMU: the card of a Raspberry Pi, whose firmware is a model, and the
-image for virtual machines by UEFI. The processor is a Raspberry Pi 3's, emulated.
+"""Each image boots with its own kernel, in QEMU: those for virtual machines by UEFI and systemd-boot,
+the card of a Raspberry Pi by a model of its firmware, on an emulated processor of a Raspberry Pi 3.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import built
 import bundles
 import pytest
-from vm import ArmMachine, Disk, MessageTap, PiMachine
+from vm import ArmMachine, Disk, Machine, MessageTap, PiMachine
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("EDGE_IMAGE") != "full", reason="boots machines: make test-image"
@@ -24,25 +24,27 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bundles.pack("hello", tmp_path_factory.mktemp("bundle"))
 
 
-@pytest.fixture(params=[("pi", PiMachine), ("vm-arm64", ArmMachine)], ids=lambda param: param[0])
-def machine(request: pytest.FixtureRequest, tmp_path: Path, bundle: Path) -> Iterator[ArmMachine]:
-    board, kind = request.param
-    machine: ArmMachine = kind(Disk.of(built.image(board), tmp_path / "disk.img"), tmp_path)
+KINDS = {"pi": PiMachine, "vm-arm64": ArmMachine, "vm-amd64": Machine}
+
+
+@pytest.fixture(params=KINDS)
+def machine(request: pytest.FixtureRequest, tmp_path: Path, bundle: Path) -> Iterator[Machine]:
+    board = request.param
+    machine = KINDS[board](Disk.of(built.image(board), tmp_path / "disk.img"), tmp_path)
     machine.configure(bundles.EDGE_TOML, bundle)
     yield machine
     machine.kill()
 
 
-def test_first_and_second_boot(machine: ArmMachine) -> None:
+def test_first_and_second_boot(machine: Machine) -> None:
     first = began_to_answer(machine)
     machine.wait_for("/thermostat", b"")
     assert machine.ssh("hostname").strip() == "shelf-1"
-    assert machine.ssh("uname", "-m").strip() == "aarch64"
+    assert ("aarch64" in machine.ssh("uname", "-m")) == isinstance(machine, ArmMachine)
     assert machine.ssh("systemctl", "--failed", "--quiet", "--plain") == ""
-    said = machine.ssh("journalctl", "-b", "-u", "edge", "-o", "cat", "--no-pager")
-    assert "compiled code is not for this engine" not in said
-    brought = machine.ssh("find", "/var/lib/edge/code", "-lname", "/usr/lib/edge-image/code/*")
-    assert brought.strip().endswith(".cwasm")  # a link still: it was not compiled anew
+    if isinstance(machine, ArmMachine):
+        brought = machine.ssh("find", "/var/lib/edge/code", "-lname", "/usr/lib/edge-image/code/*")
+        assert brought.strip().endswith(".cwasm")  # a link still: it was not compiled anew
     with MessageTap(machine, "alerts/#") as tap:
         tap.publish("sensors/kitchen/temperature", "31.5")
         assert tap.next() == "alerts/kitchen kitchen: 31.5 is above 25"
@@ -53,7 +55,7 @@ def test_first_and_second_boot(machine: ArmMachine) -> None:
     assert second < first
 
 
-def began_to_answer(machine: ArmMachine) -> float:
+def began_to_answer(machine: Machine) -> float:
     """Seconds from the start until a guest answered."""
     began = time.monotonic()
     machine.start()
