@@ -15,7 +15,7 @@ import pytest
 from edge.develop import scaffold
 from edge.develop.scaffold import TEMPLATES
 
-sys.path.append(str(Path(__file__).parent.parent / "guests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "guests"))
 import build
 
 FULL = os.environ.get("EDGE_SOAK") == "full"

