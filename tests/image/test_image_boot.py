@@ -14,7 +14,8 @@ from pathlib import Path
 import built
 import bundles
 import pytest
-from usermode import UserModeMachine, needs_usermode
+from usermode import UserModeMachine as Machine
+from usermode import needs_usermode
 from vm import Disk, MessageTap
 
 pytestmark = [
@@ -34,25 +35,23 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> UserModeMachine:
+def fresh(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Machine:
     """One that was never started, with what a user puts on its boot partition."""
     folder = tmp_path_factory.mktemp("fresh")
-    machine = UserModeMachine(Disk.of(built.image("vm-amd64"), folder / "disk.img"), folder)
+    machine = Machine(Disk.of(built.image("vm-amd64"), folder / "disk.img"), folder)
     machine.configure(bundles.EDGE_TOML, bundle)
     return machine
 
 
 @pytest.fixture
-def new(fresh: UserModeMachine, tmp_path: Path) -> Iterator[UserModeMachine]:
+def new(fresh: Machine, tmp_path: Path) -> Iterator[Machine]:
     machine = fresh.copy(tmp_path)
     yield machine
     machine.close()
 
 
 @pytest.fixture(scope="module")
-def used(
-    fresh: UserModeMachine, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[UserModeMachine]:
+def used(fresh: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """One that was started before, and is under way whenever a test begins."""
     machine = fresh.copy(tmp_path_factory.mktemp("used"))
     yield machine
@@ -60,14 +59,14 @@ def used(
 
 
 @pytest.fixture
-def machine(used: UserModeMachine) -> UserModeMachine:
+def machine(used: Machine) -> Machine:
     if used.process is None:
         used.start()
     used.wait_for("/", bundles.GREETING)
     return used
 
 
-def test_the_first_boot_is_configured_and_guests_answer(machine: UserModeMachine) -> None:
+def test_the_first_boot_is_configured_and_guests_answer(machine: Machine) -> None:
     machine.wait_for("/thermostat", b"")
     assert machine.ssh("hostname").strip() == "shelf-1"
     assert machine.ssh("systemctl", "--failed", "--quiet", "--plain") == ""
@@ -81,14 +80,14 @@ def test_the_first_boot_is_configured_and_guests_answer(machine: UserModeMachine
         assert machine.ssh("systemctl", "is-enabled", unit, "||", "true").strip() == "disabled"
 
 
-def test_a_message_by_the_broker_of_the_image_runs_a_guest(machine: UserModeMachine) -> None:
+def test_a_message_by_the_broker_of_the_image_runs_a_guest(machine: Machine) -> None:
     with MessageTap(machine, "alerts/#") as tap:
         tap.publish("sensors/kitchen/temperature", "31.5")
         assert tap.next() == "alerts/kitchen kitchen: 31.5 is above 25"
     machine.wait_for("/thermostat", b"kitchen 31.5")
 
 
-def test_the_second_boot_is_faster_and_keeps_everything(new: UserModeMachine) -> None:
+def test_the_second_boot_is_faster_and_keeps_everything(new: Machine) -> None:
     began = time.monotonic()
     new.start()
     new.wait_for("/", bundles.GREETING)
@@ -104,7 +103,7 @@ def test_the_second_boot_is_faster_and_keeps_everything(new: UserModeMachine) ->
     assert second < first
 
 
-def test_an_altered_update_is_refused(machine: UserModeMachine, tmp_path: Path) -> None:
+def test_an_altered_update_is_refused(machine: Machine, tmp_path: Path) -> None:
     altered = tmp_path / "altered"
     data = bytearray(built.update("vm-amd64").read_bytes())
     data[len(data) * 3 // 4] ^= 1
@@ -115,9 +114,7 @@ def test_an_altered_update_is_refused(machine: UserModeMachine, tmp_path: Path) 
     assert machine.image_status() == before
 
 
-def test_an_update_that_does_not_come_to_life_is_given_up(
-    machine: UserModeMachine, tmp_path: Path
-) -> None:
+def test_an_update_that_does_not_come_to_life_is_given_up(machine: Machine, tmp_path: Path) -> None:
     before = machine.image_status()
     send(machine, built.sick_update("vm-amd64", tmp_path))
     until(machine, slot="b", trial=True)
@@ -126,7 +123,7 @@ def test_an_update_that_does_not_come_to_life_is_given_up(
     machine.wait_for("/", bundles.GREETING)
 
 
-def test_a_power_cut_at_any_time_of_the_first_boot(new: UserModeMachine) -> None:
+def test_a_power_cut_at_any_time_of_the_first_boot(new: Machine) -> None:
     chance = random.Random(6)
     for _ in range(CUTS):
         new.start()
@@ -138,7 +135,7 @@ def test_a_power_cut_at_any_time_of_the_first_boot(new: UserModeMachine) -> None
     assert new.ssh("ls", "/boot/firmware/setup/bundles") == ""
 
 
-def test_a_power_cut_at_any_time_of_an_update(new: UserModeMachine) -> None:
+def test_a_power_cut_at_any_time_of_an_update(new: Machine) -> None:
     chance = random.Random(7)
     new.start()
     new.wait_for("/", bundles.GREETING)
@@ -156,7 +153,7 @@ def test_a_power_cut_at_any_time_of_an_update(new: UserModeMachine) -> None:
     new.wait_for("/", bundles.GREETING)
 
 
-def test_an_update_is_tried_and_kept(machine: UserModeMachine) -> None:
+def test_an_update_is_tried_and_kept(machine: Machine) -> None:
     assert machine.image_status()["slot"] == "a"
     send(machine, built.update("vm-amd64"))
     until(machine, slot="b", default="b", version=built.NEW)
@@ -168,11 +165,11 @@ def test_an_update_is_tried_and_kept(machine: UserModeMachine) -> None:
     machine.wait_for("/thermostat", b"")
 
 
-def send(machine: UserModeMachine, update: Path) -> None:
+def send(machine: Machine, update: Path) -> None:
     machine.ssh("edge-image", "update", "-", data=update.read_bytes())
 
 
-def until(machine: UserModeMachine, **wanted: object) -> None:
+def until(machine: Machine, **wanted: object) -> None:
     deadline = time.monotonic() + 3000
     while True:
         found = machine.image_status()

@@ -1,5 +1,6 @@
-"""Each image boots with its own kernel, in QEMU: those for virtual machines by UEFI and systemd-boot,
-the card of a Raspberry Pi by a model of its firmware, on an emulated processor of a Raspberry Pi 3.
+"""Each image boots with its own kernel, in QEMU: those for virtual machines by UEFI and
+systemd-boot, the card of a Raspberry Pi by a model of its firmware, on an emulated processor of a
+Raspberry Pi 3.
 """
 
 from __future__ import annotations
