@@ -190,6 +190,7 @@ async def _environ(item: Buildable, command: str, say: tools.Say) -> dict[str, s
             path.append(str(home / "bin"))
             if tool.function:  # it looks there for the packages that it compiles
                 environ["VIRTUAL_ENV"] = str(home)
+                environ["RUST_BACKTRACE"] = "0"  # its own stack says nothing of what is built
     return {**environ, "PATH": os.pathsep.join((*path, os.environ.get("PATH", os.defpath)))}
 
 

@@ -42,7 +42,10 @@ sys.path.insert(0, {site!r})
 sys.argv[0] = {program!r}
 from {module} import {name}
 
-{name}()
+try:
+    {name}()
+except Exception as error:
+    sys.exit(f"{{type(error).__name__}}: {{error}}")
 """
 
 
@@ -74,7 +77,7 @@ async def bring(tool: Tool, root: Path, say: Say) -> Path:
 
 def _key(tool: Tool) -> str:
     """Other releases are other directories; and a script names the Python that it is run by."""
-    runs = sys.executable if tool.function else sysconfig.get_platform()
+    runs = sys.executable + _SCRIPT if tool.function else sysconfig.get_platform()
     text = "\n".join((runs, *(package.hashed for package in tool.packages)))
     key = hashlib.sha256(text.encode()).hexdigest()[:12]
     return f"{tool.program}-{tool.packages[0].version}-{key}"

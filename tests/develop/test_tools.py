@@ -64,7 +64,10 @@ def binary(index: Path) -> Tool:
 @pytest.fixture
 def script(index: Path) -> Tool:
     """A program that is a function of a module, and needs a second package."""
-    code = "import sys\nimport other\ndef main():\n    print(sys.argv, other.NAME)\n"
+    code = (
+        "import sys\nimport other\ndef main():\n    print(sys.argv, other.NAME)\n"
+        "    assert 'fail' not in sys.argv, 'a reason'\n"
+    )
     packages = (
         wheel(index, "a-script", {"a_script/__init__.py": (code, 0o644)}),
         wheel(index, "other", {"other.py": ("NAME = 'found'\n", 0o644)}),
@@ -78,6 +81,15 @@ def run(home: Path, name: str, *arguments: str) -> str:
         command, stdout=subprocess.PIPE, text=True, check=True, timeout=PATIENCE, cwd="/"
     )
     return done.stdout
+
+
+def failure(home: Path, name: str, *arguments: str) -> str:
+    command = [str(home / "bin" / name), *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=PATIENCE, cwd="/"
+    )
+    assert done.returncode == 1
+    return done.stderr
 
 
 async def test_a_tool_is_fetched_once_and_then_there(binary: Tool, tmp_path: Path) -> None:
@@ -95,6 +107,7 @@ async def test_a_tool_is_fetched_once_and_then_there(binary: Tool, tmp_path: Pat
 async def test_a_function_becomes_a_program(script: Tool, tmp_path: Path) -> None:
     home = await tools.bring(script, tmp_path / "a place", lambda _: None)
     assert run(home, "script", "x y") == "['script', 'x y'] found\n"
+    assert failure(home, "script", "fail") == "AssertionError: a reason\n"
 
 
 async def test_what_has_another_digest_is_not_taken(
