@@ -52,18 +52,19 @@ def new(fresh: Machine, tmp_path: Path) -> Iterator[Machine]:
 
 @pytest.fixture(scope="module")
 def used(fresh: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """One that was started before, and is under way whenever a test begins."""
+    """One for many tests: each finds what the one before left, after a power cut."""
     machine = fresh.copy(tmp_path_factory.mktemp("used"))
     yield machine
     machine.close()
 
 
 @pytest.fixture
-def machine(used: Machine) -> Machine:
-    if used.process is None:
-        used.start()
+def machine(used: Machine) -> Iterator[Machine]:
+    """… which answers."""
+    used.start()
     used.wait_for("/", bundles.GREETING)
-    return used
+    yield used
+    used.kill()
 
 
 def test_the_first_boot_is_configured_and_guests_answer(machine: Machine) -> None:
