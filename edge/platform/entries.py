@@ -8,17 +8,17 @@ from __future__ import annotations
 import datetime
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 __all__ = ["Entry", "Wanted", "of_journal", "of_json", "of_record"]
 
-# Priorities of syslog(3), and what they are called here.
+# What levels are called here: those of logging, and the priorities of syslog(3).
+_NAMES = ("debug", "info", "warning", "error", "error")
 _LEVELS = ("error", "error", "error", "error", "warning", "info", "info", "debug")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One line. Without a `stream` the node wrote it, about the others if they are there."""
 
     time: float  # seconds since 1970
@@ -34,7 +34,7 @@ class Entry:
     def to_json(self) -> dict[str, Any]:
         moment = datetime.datetime.fromtimestamp(self.time, datetime.UTC)
         text = moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
-        return {**asdict(self), "time": text}
+        return {**self._asdict(), "time": text}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ def of_record(record: logging.LogRecord) -> Entry:
     message = record.getMessage()
     if record.exc_info:
         message += "\n" + logging.Formatter().formatException(record.exc_info).rstrip()
-    levels = ((logging.ERROR, "error"), (logging.WARNING, "warning"), (logging.INFO, "info"))
-    level = next((name for least, name in levels if record.levelno >= least), "debug")
+    # In tens, from 10 on: DEBUG, INFO, WARNING, ERROR, CRITICAL.
+    level = _NAMES[min(max(record.levelno // 10, 1), 5) - 1]
     return _entry(record.created, level, message, record.name, record.__dict__)
 
 
@@ -78,20 +78,21 @@ def of_journal(fields: Mapping[str, Any]) -> Entry:
 def of_json(told: Mapping[str, Any]) -> Entry:
     """What `to_json` made; what it does not know is left out. Raises KeyError or ValueError."""
     moment = datetime.datetime.fromisoformat(told["time"]).timestamp()
-    known = {name: told[name] for name in Entry.__slots__ if name in told}
+    known = {name: told[name] for name in Entry._fields if name in told}
     return Entry(**{**known, "time": moment})
 
 
 def _entry(
     moment: float, level: str, message: str, logger: str | None, fields: Mapping[str, Any]
 ) -> Entry:
-    component, invocation = fields.get("EDGE_COMPONENT"), fields.get("EDGE_INVOCATION")
+    get = fields.get
+    component, invocation = get("EDGE_COMPONENT"), get("EDGE_INVOCATION")
+    if component is not None:
+        # Whose it is stands before it, for logs without fields.
+        message = message.removeprefix(f"{component} [{invocation}] ")
     return Entry(
-        moment, level,
-        # Whose it is stands before it where there are no fields.
-        message.removeprefix(f"{component} [{invocation}] ") if component else message,
-        logger, fields.get("EDGE_APP"), component, invocation,
-        fields.get("EDGE_STREAM"), fields.get("MESSAGE_ID"),
+        moment, level, message, logger,
+        get("EDGE_APP"), component, invocation, get("EDGE_STREAM"), get("MESSAGE_ID"),
     )  # fmt: skip
 
 
