@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import sys
 import sysconfig
@@ -34,6 +35,9 @@ _LOOK = 0.2
 # Seconds between two lines about a download, and the size in bytes below which there are none.
 _REPORT = 3.0
 _SMALL = 1_000_000
+
+# What pip says, release by release, of an index that it does not reach.
+_OFFLINE = re.compile("NewConnection|NameResolution|name resolution|ConnectTimeout|ProxyError")
 
 _SCRIPT = """\
 import sys
@@ -169,7 +173,7 @@ def _wheel(package: Package, place: Path) -> Path | None:
 
 def _unavailable(tool: Tool, package: Package, done: commands.Done) -> EdgeError:
     why = done.last("ERROR: ")
-    if "Temporary failure in name resolution" in done.output or "NewConnection" in done.output:
+    if _OFFLINE.search(done.output):
         why = "the package index cannot be reached"
     elif "No matching distribution" in why:
         why = f"there is none for this machine ({sysconfig.get_platform()})"
