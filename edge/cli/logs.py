@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from pathlib import Path
 from urllib.parse import urlencode
 
 from edge.application.units import duration
@@ -23,6 +24,8 @@ from edge.platform.journalctl import journal, there_is_a_journal
 
 # Where the service's log is.
 _UNIT = "edge.service"
+# Seconds for a node to say where its log is: whoever looks for a fault has one that may hang.
+_PATIENCE = 3.0
 # Lines that are shown where nothing says how many.
 _LINES = 100
 
@@ -109,6 +112,7 @@ async def _show(options: argparse.Namespace) -> int:
             say(json.dumps(entry.to_json()) if options.json else _text(entry))
             if options.follow:
                 sys.stdout.flush()
+    sys.stdout.flush()
     if not shown and not options.json:
         sys.stderr.write("nothing of that is in the log\n")
     return 0
@@ -128,15 +132,26 @@ async def _entries(options: argparse.Namespace) -> AsyncGenerator[Entry, None]:
 
 async def _unit(options: argparse.Namespace) -> str | None:
     """Whose journal is to be read; None: the node itself is to be asked."""
-    path = socket_of(options)
     try:
-        async with NodeClient(path) as node:
-            found: str | None = (await node.get("/v1/status")).get("journal")
+        found = await _asked(socket_of(options))
     except EdgeError:
         if options.socket is not None or "EDGE_SOCKET" in os.environ or not there_is_a_journal():
             raise
         return _UNIT
     return found if there_is_a_journal() else None
+
+
+async def _asked(path: Path) -> str | None:
+    """The unit in whose journal a node's log is; None: it is in none. Raises EdgeError."""
+    try:
+        async with asyncio.timeout(_PATIENCE), NodeClient(path) as node:
+            found: str | None = (await node.get("/v1/status")).get("journal")
+            return found
+    except TimeoutError:
+        raise EdgeError(
+            f"the node at {path}: no answer within {_PATIENCE:g} s",
+            hint="`edge logs --unit edge.service` reads the journal without it",
+        ) from None
 
 
 async def _of_node(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -241,6 +242,15 @@ def test_typing_mistakes(given: list[str], said: str, capsys: pytest.CaptureFixt
     done = subprocess.run([EDGE, "logs", *given], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_a_node_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "edge.sock"))
+        silent.listen()
+        done = run_edge("logs", "--socket", tmp_path / "edge.sock")
+    assert done.returncode == 1
+    assert "no answer within 3 s\nhint: `edge logs --unit edge.service`" in done.stderr
 
 
 def test_without_a_node_that_was_named_the_reason_is_told(tmp_path: Path) -> None:
