@@ -89,6 +89,15 @@ def test_a_node_that_died_can_still_be_read(machine: Machine) -> None:
     machine.run("systemctl", "start", "edge.socket", "edge.service")
 
 
+def test_a_node_that_hangs_can_still_be_read(machine: Machine) -> None:
+    machine.run("systemctl", "kill", "--signal=STOP", "edge.service")
+    try:
+        shown = machine.run("edge", "logs", "-n", "1000")
+    finally:
+        machine.run("systemctl", "kill", "--signal=CONT", "edge.service")
+    assert "ready: serving 1 application" in shown
+
+
 def test_who_may_not_read_the_journal_is_told_what_to_do(machine: Machine) -> None:
     as_user = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
     said = machine.run(*as_user, "edge", "logs", expected=1)
