@@ -115,15 +115,14 @@ class Fleet:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
 
-    def newer_package(self, version: str, change: Callable[[Path], None] | None = None) -> None:
-        """The same package of a later version, in the place of what there was. `change`: of its
-        files.
-        """
-        dist = self.folder / "dist"
-        (old,) = dist.iterdir()
-        new = with_version(old, f"{version}+deb12", self.folder, change)
-        old.unlink()
-        shutil.move(new, dist / f"edge_{version}+deb12_amd64.deb")
+    def packages(self, version: str, change: Callable[[Path], None] | None = None) -> str:
+        """A directory with the same package of another version. `change`: of its files."""
+        target = self.folder / f"packages-{version}"
+        target.mkdir()
+        (original,) = (self.folder / "dist").iterdir()
+        made = with_version(original, f"{version}+deb12", self.folder, change)
+        shutil.move(made, target / f"edge_{version}+deb12_amd64.deb")
+        return str(target)
 
 
 def broken(tree: Path) -> None:

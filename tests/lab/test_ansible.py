@@ -175,9 +175,9 @@ def test_an_upgrade_one_by_one_under_load_fails_no_request(
 ) -> None:
     made, _, _ = sited
     before = [machine.property("edge.service", "MainPID") for machine in made.machines.values()]
-    made.newer_package("0.1.0-2")
+    newer = made.packages("0.1.0-2")
     with Load(list(made.machines.values())) as load:
-        good(made.play("upgrade", edge_batches=ONE_BY_ONE))
+        good(made.play("upgrade", edge_batches=ONE_BY_ONE, edge_packages=newer))
     after = [machine.property("edge.service", "MainPID") for machine in made.machines.values()]
     assert not set(before) & set(after)
     assert load.failed == [], load.answered
@@ -194,18 +194,26 @@ def test_a_package_that_does_not_start_stops_at_the_canary_and_reverts(
     sited: tuple[Fleet, Played, Played],
 ) -> None:
     made, _, _ = sited
-    made.newer_package("0.1.0-3", broken)
-    played = made.play("upgrade", edge_patience=6)
+    newer = made.packages("0.1.0-3", broken)
+    played = made.play("upgrade", edge_patience=6, edge_packages=newer)
     assert played.code != 0
-    assert f"{NAMES[0]}: Wait until" in played.text
+    assert "does not serve what it served" in played.text
+    assert f"not touched: {NAMES[1]}, {NAMES[2]}" in played.text
     assert set(played.counts) == {NAMES[0]}
     assert installed(made) == ["0.1.0-2+deb12"] * 3
     assert versions(made) == ["1", "1", "1"]
 
 
+def test_the_package_of_before_returns(sited: tuple[Fleet, Played, Played]) -> None:
+    made, _, _ = sited
+    good(made.play("rollback", edge_app=""))
+    assert installed(made) == ["0.1.0-1+deb12"] * 3
+    assert versions(made) == ["1", "1", "1"]
+
+
 @pytest.mark.parametrize(
     ("version", "reason"),
-    [("3", "/healthz answers 503"), ("4", "rolled back")],
+    [("3", "answers GET /healthz with 503"), ("4", "rolled back")],
     ids=["that is ill", "that fails"],
 )
 def test_a_bundle_stops_at_the_canary_and_is_taken_back(
