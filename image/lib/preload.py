@@ -15,6 +15,7 @@ from pathlib import Path
 
 BUNDLES = Path("/tmp/bundles")  # noqa: S108 - of a root that nobody else is in
 STATE, SOCKET = Path("/var/lib/edge"), Path("/run/edge/edge.sock")
+MAIN = "import sys; from edge.cli import main; sys.exit(main())"
 DEADLINE = 3600.0  # seconds; a large guest takes many minutes where the processor is emulated
 
 
@@ -34,12 +35,15 @@ def main() -> None:
 
 
 def _edge(*words: str | Path) -> subprocess.Popen[bytes]:
+    # /usr/bin/edge takes no settings for Python. Without this one sets have another order each time,
+    # and what is written of them as well.
+    seed = {"PYTHONHASHSEED": "0", "HOME": str(STATE)}
     return subprocess.Popen(  # noqa: S603
-        ["/usr/bin/edge", *map(str, words)],
+        ["/usr/lib/edge/bin/python3", "-P", "-c", MAIN, *map(str, words)],
         user="edge",
         group="edge",
         extra_groups=[],
-        env=os.environ | {"HOME": str(STATE)},
+        env=os.environ | seed,
     )
 
 
