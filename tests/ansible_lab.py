@@ -24,7 +24,16 @@ from debs import package, with_version
 from machine_roots import REPOSITORY
 from machines import Lab, Machine, enable, eventually, lab
 
-__all__ = ["NAMES", "Fleet", "Load", "Played", "broken", "fleet"]
+__all__ = [
+    "NAMES",
+    "REPOSITORY",
+    "Fleet",
+    "Load",
+    "Played",
+    "broken",
+    "fleet",
+    "install_collection",
+]
 
 NAMES = ("pi-1", "pi-2", "pi-3")
 # Seconds for a whole play, on a machine that others keep busy.
@@ -141,7 +150,7 @@ def fleet(folder: Path, *, python: bool = True) -> Iterator[Fleet]:
         registry = stack.enter_context(_registry(folder / "registry", host))
         (folder / "dist").mkdir()
         shutil.copy(package("bookworm", "amd64"), folder / "dist")
-        _install_collection(folder)
+        install_collection(folder)
         stack.callback(shutil.rmtree, f"/tmp/{folder.name}", ignore_errors=True)
 
         def bare(machine: Machine) -> None:
@@ -186,7 +195,7 @@ def _keys(folder: Path) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
-def _install_collection(folder: Path) -> None:
+def install_collection(folder: Path) -> None:
     command = ["ansible-galaxy", "collection", "install", str(REPOSITORY / "ansible")]
     subprocess.run(
         [*command, "-p", str(folder / "collections")],

@@ -116,7 +116,19 @@ def test_bare_machines_serve_a_bundle_over_http_and_mqtt(
     assert versions(made) == ["1", "1", "1"]
     broker = made.machines[NAMES[0]].address
     login = ["-h", broker, "-u", "node", "-P", SECRET]
-    listen = ["mosquitto_sub", *login, "-t", "alerts/#", "-C", "1", "-W", "60", "-d"]
+    listen = [
+        "stdbuf",
+        "-oL",
+        "mosquitto_sub",
+        *login,
+        "-t",
+        "alerts/#",
+        "-C",
+        "1",
+        "-W",
+        "60",
+        "-d",
+    ]
     with subprocess.Popen(listen, stdout=subprocess.PIPE, text=True) as listening:
         assert listening.stdout is not None
         for line in listening.stdout:

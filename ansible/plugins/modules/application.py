@@ -20,7 +20,7 @@ description:
   - The node pulls a new version, verifies, compiles and tries it before it serves, swaps it in
     without dropping a request, and watches it for its soak time. This module waits for the end of
     that. Where any of it fails, the node gets back what it was told before, and the task fails.
-  - What it was told before a change is kept on the node, readable by root only, for V(before).
+  - What it was told before a change is kept on the node, readable by root only, for C(before).
 options:
   name:
     description: The application's name on the node.
@@ -28,9 +28,9 @@ options:
     required: true
   state:
     description:
-      - V(present) deploys the O(reference), where the node was told something else.
-      - V(absent) takes the application off.
-      - V(before) is what the last change by this module replaced; if there was none, C(edge
+      - C(present) deploys the I(reference), where the node was told something else.
+      - C(absent) takes the application off.
+      - C(before) is what the last change by this module replaced; if there was none, C(edge
         rollback).
     type: str
     choices: [present, absent, before]
@@ -49,8 +49,8 @@ options:
     type: str
   variables:
     description:
-      - Variables of the application. They are shown; for secrets there are O(credentials).
-      - A variable that is named no more keeps its value; V(absent) and V(present) begin anew.
+      - Variables of the application. They are shown; for secrets there are I(credentials).
+      - A variable that is named no more keeps its value; C(absent) and C(present) begin anew.
     type: dict
     default: {}
   variable_files:
@@ -62,7 +62,7 @@ options:
     type: dict
     default: {}
   purge:
-    description: With O(state=absent), what the application keeps goes as well.
+    description: With I(state=absent), what the application keeps goes as well.
     type: bool
     default: false
   soak:
