@@ -35,8 +35,8 @@ def main() -> None:
 
 
 def _edge(*words: str | Path) -> subprocess.Popen[bytes]:
-    # /usr/bin/edge takes no settings for Python. Without this one sets have another order each time,
-    # and what is written of them as well.
+    # /usr/bin/edge takes no settings for Python. Without this one sets have another order each
+    # time, and what is written of them as well.
     seed = {"PYTHONHASHSEED": "0", "HOME": str(STATE)}
     return subprocess.Popen(  # noqa: S603
         ["/usr/lib/edge/bin/python3", "-P", "-c", MAIN, *map(str, words)],
