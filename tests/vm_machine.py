@@ -33,8 +33,6 @@ from vm_root import ram_disk, root, system
 
 __all__ = ["KIND", "PATIENCE", "StateDisk", "VirtualMachine", "needs_vm", "vm"]
 
-# Seconds, of a machine whose processor is emulated by one that others use as well.
-PATIENCE = 300.0
 # Of the machine, by what answers there.
 PORTS = {"http": 80, "shell": 2222, "api": 7070}
 # The same at each start: this machine remembers it.
@@ -121,20 +119,18 @@ class VirtualMachine:
             if self.disk is not None:
                 self.disk.cut()
 
-    def get(self, path: str = "/", timeout: float = PATIENCE) -> tuple[int, bytes]:
+    def get(self, path: str = "/") -> tuple[int, bytes]:
         """Status and body, however long the machine takes to its first answer."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + PATIENCE
         while True:
             with suppress(OSError, http.client.HTTPException):
-                return self.ask("GET", path, timeout=timeout)
+                return self.ask("GET", path)
             self.alive(deadline, f"no answer to {path}")
             time.sleep(0.1)
 
-    def ask(
-        self, method: str, path: str, body: bytes = b"", timeout: float = PATIENCE
-    ) -> tuple[int, bytes]:
+    def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
         """As `get`, of a machine that serves. Raises what the connection does."""
-        connection = http.client.HTTPConnection(*self.place("http"), timeout=timeout)
+        connection = http.client.HTTPConnection(*self.place("http"), timeout=PATIENCE)
         try:
             connection.request(method, path, body or None)
             answer = connection.getresponse()
@@ -142,12 +138,12 @@ class VirtualMachine:
         finally:
             connection.close()
 
-    def shell(self, script: str, timeout: float = PATIENCE) -> str:
+    def shell(self, script: str) -> str:
         """What a script prints that runs in it as root."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + PATIENCE
         while True:
             with suppress(OSError):
-                said = self._shell(f"{{\n{script}\n}} </dev/null\necho +$?\n", timeout)
+                said = self._shell(f"{{\n{script}\n}} </dev/null\necho +$?\n")
                 text, mark, code = said.rpartition("+")
                 if mark:
                     assert code == "0\n", f"{script}\n{said}"
@@ -155,8 +151,8 @@ class VirtualMachine:
             self.alive(deadline, "no shell answers")
             time.sleep(0.1)
 
-    def _shell(self, script: str, timeout: float) -> str:
-        with socket.create_connection(self.place("shell"), timeout) as connection:
+    def _shell(self, script: str) -> str:
+        with socket.create_connection(self.place("shell"), PATIENCE) as connection:
             connection.sendall(script.encode())
             connection.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
@@ -290,6 +286,8 @@ def _kind() -> type[VirtualMachine]:
 
 
 KIND = _kind()
+# Seconds. Where a processor is emulated by one that others use as well, a node starts in minutes.
+PATIENCE = 900.0 if KIND is Qemu else 300.0
 
 needs_vm = pytest.mark.skipif(
     os.geteuid() != 0

@@ -18,7 +18,7 @@ from vm_machine import PATIENCE, VirtualMachine, vm
 from edge.node.client import NodeClient
 
 FULL = os.environ.get("EDGE_SOAK") == "full"
-CUTS = 20 if FULL else 2
+CUTS = int(os.environ.get("EDGE_CUTS") or (20 if FULL else 2))
 
 CONFIGURATION = """
 [node]

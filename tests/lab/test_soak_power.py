@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from power_lab import APPLICATION, CUTS, Guest, Victim, kept, ledger, say, victim
-from vm_machine import KIND, needs_vm
+from vm_machine import KIND, PATIENCE, needs_vm
 
 pytestmark = needs_vm
 
@@ -92,7 +92,7 @@ def test_a_disk_that_lies_is_found_out(tmp_path: Path, guest: Guest) -> None:
 
 
 def wait_for_answers(node: Victim, account: Account, before: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while len(account.answered) < before + WRITERS:
         node.machine.alive(deadline, "no write is answered")
         time.sleep(0.01)
@@ -118,7 +118,7 @@ def writing(node: Victim, account: Account, cut: int) -> Iterator[None]:
 def write(node: Victim, account: Account, name: str) -> None:
     chance = random.Random(name)
     # Without power nobody ends a connection.
-    connection = http.client.HTTPConnection(*node.machine.place("http"), timeout=5)
+    connection = http.client.HTTPConnection(*node.machine.place("http"), timeout=30)
     hot = f"hot-{name.partition('-')[2]}"
     with suppress(OSError, http.client.HTTPException):
         for number in range(100_000):

@@ -1,6 +1,6 @@
 """A machine whose power is cut while messages of QoS 1 are handled: the broker, which is elsewhere,
 goes on. What the node acknowledged was handled, its effect is in the store and its reply with the
-broker; what it did not acknowledge comes again.
+broker, or it is a dead letter with the reason; what it did not acknowledge comes again.
 """
 
 from __future__ import annotations
@@ -113,6 +113,8 @@ class Campaign:
     witness: Witness
     peer: Peer
     replied: Counter[str]
+    # Why it was given up, by message.
+    dead: dict[str, str]
     published: list[str]
 
     async def run(self) -> None:
@@ -140,10 +142,14 @@ class Campaign:
         acknowledged = set(self.witness.acknowledged)
         await asyncio.to_thread(self.node.boot)
         handled = await self.handled()
-        lost = sorted(acknowledged - set(handled))
+        lost = sorted(acknowledged - set(handled) - set(self.dead))
         assert not lost, f"{len(lost)} of {len(acknowledged)} lost: {lost[:5]}"
-        await self.until("its replies are there", lambda: acknowledged <= set(self.replied))
+        await self.until("its replies are there", lambda: acknowledged <= self.final())
         await asyncio.to_thread(self.node.is_whole)
+
+    def final(self) -> set[str]:
+        """What the broker was told an outcome of."""
+        return set(self.replied) | set(self.dead)
 
     async def handled(self) -> dict[str, int]:
         found = await asyncio.to_thread(kept, self.node.machine)
@@ -168,7 +174,7 @@ def test_messages_that_were_acknowledged_were_handled_for_good(
 
 
 async def campaign(node: Victim, broker: Mosquitto, wasm: Path) -> None:
-    began, replied = time.monotonic(), Counter[str]()
+    began, replied, dead = time.monotonic(), Counter[str](), dict[str, str]()
     witness = Witness(broker.port)
     async with witness, Peer(broker.port) as peer:
         with node.machine.reachable(witness.port) as address:
@@ -176,26 +182,31 @@ async def campaign(node: Victim, broker: Mosquitto, wasm: Path) -> None:
             node.install(ledger(wasm, TRIGGER, OPTIONS), settings)
             await peer.subscribe("handled/+")
             await peer.subscribe("dead/#")
-            running = Campaign(node, witness, peer, replied, [])
+            running = Campaign(node, witness, peer, replied, dead, [])
             async with asyncio.TaskGroup() as group:
-                reading = group.create_task(read(peer, replied))
+                reading = group.create_task(read(peer, replied, dead))
                 await running.run()
                 reading.cancel()
             handled = await running.handled()
             node.cut()
-    assert set(handled) == set(running.published), "none lost, none made up"
-    assert set(replied) == set(running.published), "none given up"
+    assert set(handled) | set(dead) == set(running.published), "none lost, none made up"
+    assert running.final() == set(running.published)
     again = sum(handled.values()) - len(handled)
     say(
-        f"MQTT, {KIND.__name__}: {CUTS} cuts in {time.monotonic() - began:.0f} s; {len(handled)}"
-        f" messages acknowledged, all handled, {again} times again; {sum(node.lost)} sectors"
+        f"MQTT, {KIND.__name__}: {CUTS} cuts in {time.monotonic() - began:.0f} s;"
+        f" {len(running.published)} messages acknowledged, {len(handled)} handled, {again} times"
+        f" again, dead letters: {dead}; {sum(node.lost)} sectors"
         f" lost, at {sum(lost > 0 for lost in node.lost)} cuts"
     )
     assert again <= RECEIVE_MAXIMUM * CUTS
 
 
-async def read(peer: Peer, replied: Counter[str]) -> None:
+async def read(peer: Peer, replied: Counter[str], dead: dict[str, str]) -> None:
     while True:
         message = await peer.messages.get()
-        assert message.topic.startswith("handled/"), message.topic
-        replied[message.payload.decode()] += 1
+        text = message.payload.decode()
+        if message.topic.startswith("handled/"):
+            replied[text] += 1
+        else:
+            dead[text] = str(dict(message.properties.UserProperty))
+            say(f"dead letter: {text}: {dead[text]}")
