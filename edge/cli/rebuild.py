@@ -40,6 +40,10 @@ class Sources:
         for item in self._items:
             yield from building.sources(item)
 
+    def outputs(self) -> tuple[Path, ...]:
+        """What is built of them."""
+        return tuple(item.output for item in self._items if item.output is not None)
+
     async def begin(self) -> None:
         """Builds what is missing, or older than its sources. Raises EdgeError."""
         await self._read()

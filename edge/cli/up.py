@@ -220,13 +220,14 @@ async def _next(node: Node, setting: _Setting, version: _Version) -> _Version:
     while True:
         seen = await changes(lambda: (*watched, *sources.paths()), seen)
         try:
-            await sources.build()
+            try:
+                await sources.build()
+            finally:
+                # What is built now is no change to come; what is loaded below, neither.
+                seen = {**seen, **await snapshot(sources.outputs)}
             return await _activate(node, setting)
         except (EdgeError, OSError) as exc:
             _not_swapped(exc, setting.options)
-        # What was built is no change; what was edited meanwhile is one.
-        built = await snapshot(lambda: watched)
-        seen |= {path: built[path] for path in built.keys() - sources.seen.keys()}
 
 
 def _not_swapped(exc: EdgeError | OSError, options: argparse.Namespace) -> None:

@@ -169,8 +169,8 @@ def _hint(done: commands.Done) -> str | None:
         return "rustup target add wasm32-wasip1"
     if "ModuleNotFoundError" in done.output:
         return (
-            "a package of your own: python3 -m venv .venv, then .venv/bin/pip install -r"
-            " requirements.txt; edge build uses .venv"
+            "for a package of your own: add it to requirements.txt, then python3 -m venv .venv and"
+            " .venv/bin/pip install -r requirements.txt; edge build uses .venv"
         )
     return None
 
