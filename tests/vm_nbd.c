@@ -68,10 +68,10 @@ int main(int count, char **words) {
     check(standing < 0, "fork");
     if (!standing) return ioctl(device, NBD_DO_IT) != 0;
     /* A read returns when the device is up; before that it fails. */
-    for (int turn = 0; turn < 1000; turn++) {
+    for (int turn = 0; turn < 12000; turn++) {
         char sector[4096];
         if (pread(device, sector, sizeof(sector), 0) == sizeof(sector)) return 0;
         usleep(10000);
     }
-    check(1, "not up after 10 s");
+    check(1, "not up after two minutes");
 }

@@ -33,9 +33,10 @@ mkdir /changes/upper /changes/work
 mount -t overlay -o lowerdir=/lower,upperdir=/changes/upper,workdir=/changes/work root /root
 cp -a /files/. /root/
 if [ -n "$state" ]; then
-    [ -z "$nbd" ] || nbd-client "$gateway" "$nbd"
+    # Without its disk it must not go on: the end of this is the end of the machine.
+    [ -z "$nbd" ] || nbd-client "$gateway" "$nbd" || exit 1
     mkdir -p /root/var/lib/edge
-    mount -t ext4 -o noatime,errors=panic "$state" /root/var/lib/edge
+    mount -t ext4 -o noatime,errors=panic "$state" /root/var/lib/edge || exit 2
 fi
 mount --move /dev /root/dev
 umount /proc

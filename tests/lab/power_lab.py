@@ -26,6 +26,8 @@ name = "vm"
 [sync]
 interval = "1h"
 {sync}
+[stores.key_value.default]
+max_entries = 100_000
 {more}
 """
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import random
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -101,9 +102,11 @@ def wait_for_answers(node: Victim, account: Account, before: int) -> None:
 @contextmanager
 def writing(node: Victim, account: Account, cut: int) -> Iterator[None]:
     """Clients that write, until the machine is gone."""
+    place = node.machine.place("http")
+    connections = [http.client.HTTPConnection(*place, timeout=PATIENCE) for _ in range(WRITERS)]
     threads = [
-        threading.Thread(target=write, args=(node, account, f"{cut}-{number}"))
-        for number in range(WRITERS)
+        threading.Thread(target=write, args=(connection, account, f"{cut}-{number}"))
+        for number, connection in enumerate(connections)
     ]
     for thread in threads:
         thread.start()
@@ -111,14 +114,16 @@ def writing(node: Victim, account: Account, cut: int) -> Iterator[None]:
         yield
     finally:
         node.machine.cut()
+        for connection in connections:  # without power nobody ends them
+            if connection.sock is not None:
+                with suppress(OSError):
+                    connection.sock.shutdown(socket.SHUT_RDWR)
         for thread in threads:
             thread.join()
 
 
-def write(node: Victim, account: Account, name: str) -> None:
+def write(connection: http.client.HTTPConnection, account: Account, name: str) -> None:
     chance = random.Random(name)
-    # Without power nobody ends a connection.
-    connection = http.client.HTTPConnection(*node.machine.place("http"), timeout=30)
     hot = f"hot-{name.partition('-')[2]}"
     with suppress(OSError, http.client.HTTPException):
         for number in range(100_000):

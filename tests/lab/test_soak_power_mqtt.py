@@ -208,5 +208,5 @@ async def read(peer: Peer, replied: Counter[str], dead: dict[str, str]) -> None:
         if message.topic.startswith("handled/"):
             replied[text] += 1
         else:
-            dead[text] = str(dict(message.properties.UserProperty))
+            dead[text] = str(dict(getattr(message.properties, "UserProperty", ())))
             say(f"dead letter: {text}: {dead[text]}")
