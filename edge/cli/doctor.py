@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Examines this machine and its node, whether that runs or not, and says what to do about what it
-finds. The checks are configuration, node, clock, space, disk, power, memory, addresses, pages,
-kernel, unit, permissions, ports, certificates, multicast, registries, broker.
+finds. The checks: configuration, node, clock, space, disk, power, memory, addresses, pages,
+kernel, unit, permissions, ports, certificates, multicast, registries, broker, stores.
 """
 
 _EPILOG = """\

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from mqtt_lab import mosquitto
 from node_lab import EDGE, application, configured, node, run_edge
+from redis_lab import redis_server
 from registry_lab import PASSWORD, USER, Authority, docker_registry, free_port
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes networks and changes its user")
@@ -59,7 +60,7 @@ def test_everything_is_examined_without_a_node(doctor: Doctor) -> None:
     assert list(dict.fromkeys(one["check"] for one in found)) == [
         "configuration", "node", "clock", "space", "disk", "power", "memory", "addresses", "pages",
         "kernel", "unit", "permissions", "ports", "certificates", "multicast", "registries",
-        "broker",
+        "broker", "stores",
     ]  # fmt: skip
     (alone,) = [one for one in found if one["check"] == "node"]
     assert (alone["status"], "`edge run`" in alone["advice"]) == ("warning", True)
@@ -253,6 +254,31 @@ def test_a_file_that_hangs_does_not_hang_the_doctor(doctor: Doctor, tmp_path: Pa
     found = doctor(toml, "broker", "pages")
     assert time.monotonic() - started < 30
     assert [one["status"] for one in found] == ["ok", "error"]
+
+
+# --- stores ---------------------------------------------------------------------------------------
+
+
+def test_a_redis_server_that_is_there_gone_or_wants_a_password(
+    doctor: Doctor, tmp_path: Path
+) -> None:
+    def store(url: str) -> str:
+        return f'[stores.key_value.cache]\ntype = "redis"\nurl = "{url}"\n'
+
+    with redis_server(tmp_path, password="right") as server:
+        there = f"127.0.0.1:{server.port}"
+        assert only(doctor(store(f"redis://:right@{there}"), "stores")) == (
+            "ok", f"cache: redis://{there}: answers",
+        )  # fmt: skip
+        (wrong,) = doctor(store(f"redis://:wrong@{there}"), "stores")
+        assert wrong["status"] == "error"
+        assert "wrong@" not in str(wrong)
+        assert only(doctor(store(f"redis://{there}"), "stores"))[0] == "error"
+    status, said = only(doctor(store(f"redis://{there}"), "stores"))
+    assert (status, "connection refused" in said.lower()) == ("error", True)
+    with silent() as port:
+        assert only(doctor(store(f"redis://127.0.0.1:{port}"), "stores"))[0] == "error"
+    assert only(doctor("", "stores")) == ("ok", "all are on this machine")
 
 
 # --- multicast ------------------------------------------------------------------------------------

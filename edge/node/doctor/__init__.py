@@ -22,6 +22,7 @@ from edge.node.doctor.network import broker, multicast, registries
 from edge.node.doctor.process import addresses, kernel, pages
 from edge.node.doctor.service import configuration, node, permissions, ports, unit
 from edge.node.doctor.site import Site
+from edge.node.doctor.stores import stores
 from edge.node.doctor.trust import certificates
 
 __all__ = ["CHECKS", "Check", "examine"]
@@ -48,6 +49,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "multicast": multicast,
         "registries": registries,
         "broker": broker,
+        "stores": stores,
     }
 )
 

@@ -9,9 +9,9 @@ import secrets
 import socket
 import struct
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from ipaddress import IPv4Interface
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from edge.errors import ConfigError, EdgeError, Refused
 from edge.fleet.interfaces import Interface, followed
@@ -19,13 +19,12 @@ from edge.fleet.netlink import interfaces
 from edge.node.doctor.findings import Finding, error, ok, warning
 from edge.node.doctor.listeners import holder
 from edge.node.doctor.site import Site
+from edge.node.doctor.waiting import complete
 
 if TYPE_CHECKING:
     from edge.registry.sync.registries import Registries
 
 __all__ = ["broker", "multicast", "registries"]
-
-T = TypeVar("T")
 
 # RFC 6762.
 _GROUP, _PORT = "224.0.0.251", 5353
@@ -103,23 +102,12 @@ def _query(name: str) -> bytes:
     return struct.pack("!6H", 0, 0, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!2H", 1, 1)
 
 
-def _complete(work: Coroutine[Any, Any, T]) -> T:
-    """Runs it. Other than asyncio.run it does not wait for threads: one may ask a name server that
-    does not answer, or read a file that hangs.
-    """
-    loop = asyncio.new_event_loop()
-    try:
-        return loop.run_until_complete(work)
-    finally:
-        loop.close()
-
-
 def registries(site: Site) -> Iterator[Finding]:
     names = _named(site)
     if not names:
         yield ok("registries", "none are named")
         return
-    yield from _complete(_asked(site, dict(list(names.items())[:_MOST])))
+    yield from complete(_asked(site, dict(list(names.items())[:_MOST])))
 
 
 def _named(site: Site) -> dict[str, bool]:
@@ -210,7 +198,7 @@ def broker(site: Site) -> Iterator[Finding]:
     if not site.settings.mqtt.url:
         yield ok("broker", "none is named")
         return
-    yield _complete(_connected(site))
+    yield complete(_connected(site))
 
 
 async def _connected(site: Site) -> Finding:
