@@ -6,6 +6,7 @@ import argparse
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from edge.cli.common import Verbs, argument
@@ -23,7 +24,7 @@ examples:
 Then, in its folder: edge build, edge up. Its test.sh says what it promises.
 """
 
-_NEXT: dict[str, str] = {
+_NEXT: Mapping[str, str] = {
     "http": "curl http://127.0.0.1:3000/world",
     "mqtt": "mosquitto_pub -q 1 -t sensors/kitchen/temperature -m 31.5     # needs a broker",
     "timer": "curl http://127.0.0.1:3000/",

@@ -37,6 +37,9 @@ _MISSING: Mapping[str, str] = {
     "make": "sudo apt install make",
 }
 
+# What npm and cargo say when they reach nobody.
+_OFFLINE = re.compile("code (ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ETIMEDOUT)|Could not resolve host")
+
 
 class BuildError(EdgeError):
     """A command failed; what it wrote has been shown."""
@@ -165,6 +168,8 @@ def _hint(done: commands.Done) -> str | None:
     missing = re.search(r"^(?:/bin/)?sh: \d+: (\S+): not found$", done.output, re.MULTILINE)
     if missing:
         return _MISSING.get(missing[1], f"install {missing[1]}")
+    if _OFFLINE.search(done.output):
+        return "no package registry can be reached: the first build needs a network"
     if "can't find crate for `std`" in done.output:
         return "rustup target add wasm32-wasip1"
     if "ModuleNotFoundError" in done.output:

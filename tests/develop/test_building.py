@@ -147,6 +147,26 @@ async def test_what_edge_does_not_bring_is_named_before_anything_runs(
     assert caught.value.hint == "sudo apt install nodejs npm"
 
 
+@pytest.mark.parametrize(
+    ("writes", "hint"),
+    [
+        ("", None),
+        ("npm error code ENOTFOUND", "the first build needs a network"),
+        ("[6] Could not resolve hostname (Could not resolve host: x)", "needs a network"),
+        ("error[E0463]: can't find crate for `std`", "rustup target add wasm32-wasip1"),
+        ("ModuleNotFoundError: No module named 'x'", "edge build uses .venv"),
+    ],
+)
+async def test_what_well_known_compilers_say_is_understood(
+    writes: str, hint: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "words").write_text(writes)
+    write(tmp_path, '[component.c0.build]\ncommand = "cat words; exit 1"')
+    with pytest.raises(EdgeError) as caught:
+        await built(tmp_path)
+    assert caught.value.hint is None if hint is None else hint in str(caught.value.hint)
+
+
 async def test_a_program_we_do_not_know_is_named_from_what_the_shell_says(tmp_path: Path) -> None:
     write(tmp_path, '[component.c0.build]\ncommand = "frobnicate --all"')
     with pytest.raises(EdgeError) as caught:
