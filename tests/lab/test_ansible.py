@@ -153,13 +153,12 @@ def test_check_mode_then_has_nothing_to_say(sited: tuple[Fleet, Played, Played])
 
 def test_no_secret_is_in_what_plays_say(sited: tuple[Fleet, Played, Played]) -> None:
     made, _, _ = sited
-    for machine in made.machines.values():
-        machine.write("etc/edge/credentials/mqtt", "another", 0o600)
-    good(made.play("site", "-vv", "--diff"))
+    machine = made.machines[NAMES[0]]
+    machine.write("etc/edge/credentials/mqtt", "another", 0o600)
+    good(made.play("site", "-vv", "--diff", "--limit", machine.name))
     assert SECRET not in (made.folder / "plays.log").read_text()
-    for machine in made.machines.values():
-        assert machine.run("cat", "/etc/edge/credentials/mqtt") == SECRET
-        machine.run("sudo", "-u", "edge", "cat", "/etc/edge/credentials/mqtt", expected=1)
+    assert machine.run("cat", "/etc/edge/credentials/mqtt") == SECRET
+    machine.run("sudo", "-u", "edge", "cat", "/etc/edge/credentials/mqtt", expected=1)
 
 
 def test_what_check_mode_says_of_a_change_is_what_happens(
@@ -326,10 +325,11 @@ def test_all_become_one_fleet(sited: tuple[Fleet, Played, Played]) -> None:
 
 def test_a_reset_needs_a_word_and_leaves_nothing(sited: tuple[Fleet, Played, Played]) -> None:
     made, _, _ = sited
+    before = versions(made)
     unsaid = made.play("reset")
     assert unsaid.code != 0
     assert "edge_reset=yes" in unsaid.text
-    assert versions(made) == ["2", "2", "2"]
+    assert versions(made) == before
     good(made.play("reset", edge_reset="yes"))
     for machine in made.machines.values():
         for path in ("/etc/edge", "/var/lib/edge", "/usr/bin/edge", "/var/lib/edge-ansible"):
