@@ -46,16 +46,17 @@ EOF
     E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH mke2fs -q -t ext4 -d "$state" -L EDGE-STATE \
         -U "$state_uuid" -E "hash_seed=$state_uuid,root_owner=0:0,offset=$((state_at << 20)),lazy_itable_init=1" \
         -m 1 "$disk" "${state_size}M"
-    constant_changes "$disk?offset=$((state_at << 20))"
+    constant_times "$disk?offset=$((state_at << 20))"
     finish "$disk" "$output/$name"
 }
 
-# When a file's inode was last changed: mke2fs takes it over, and no program can set it in a tree.
-constant_changes() {
+# When a file was read, and its inode changed: mke2fs takes both over from a tree, where the one is
+# touched by reading it and the other cannot be set.
+constant_times() {
     local name
-    find "$state" -mindepth 1 -printf '%P\n' | sort | while read -r name; do
-        echo "set_inode_field \"/$name\" ctime @$SOURCE_DATE_EPOCH"
-    done | debugfs -w -f - "$1" >/dev/null 2>&1
+    find "$state" -printf '/%P\n' | sort | while read -r name; do
+        printf "set_inode_field \"$name\" %s @$SOURCE_DATE_EPOCH\n" atime ctime
+    done | E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH debugfs -w -f - "$1" >/dev/null 2>&1
 }
 
 boot_type() {
