@@ -113,7 +113,8 @@ class VirtualMachine:
     def cut(self) -> None:
         """Its power is gone: with it what the machine and its disk had not made permanent."""
         if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has ended by itself
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
             if self.disk is not None:

@@ -66,7 +66,7 @@ class Victim:
     def boot(self) -> None:
         """Until it answers; then it has what the node needs, whole."""
         self.machine.start()
-        self.machine.get("/")
+        self.machine.get("/well")
 
     def ask(self, route: str, **body: Any) -> Any:
         """What the node's API answers. Raises EdgeError."""

@@ -20,7 +20,7 @@ from vm_machine import KIND, PATIENCE, needs_vm
 
 pytestmark = needs_vm
 
-BATCH = 80
+BATCH = 40
 # docs/mqtt.md: what is handled again after the end of a node.
 RECEIVE_MAXIMUM = 64
 
