@@ -26,17 +26,20 @@ GUESTS = Path(__file__).parent / "guests"
 # A test that hangs is a failed test, not a hung run. The slowest (a cold compilation) take seconds.
 ASYNC_TEST_SECONDS = 120
 LEFT_SECONDS = 2
-# The same for tests that wait for processes; a campaign at its full size takes what it takes.
-TEST_SECONDS = 0 if os.environ.get("EDGE_SOAK") == "full" else 420
+# The same for tests that wait for processes; a campaign of a chosen size takes what it takes.
+TEST_SECONDS = 0 if os.environ.keys() & {"EDGE_SOAK", "EDGE_FUZZ_CASES"} else 420
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    marker = item.get_closest_marker("patience")
+    patience = int(marker.args[0]) if marker and TEST_SECONDS else TEST_SECONDS
+
     def expired(*_: object) -> None:
-        raise TimeoutError(f"{item.name}: not done after {TEST_SECONDS} s")
+        raise TimeoutError(f"{item.name}: not done after {patience} s")
 
     before = signal.signal(signal.SIGALRM, expired)
-    signal.alarm(TEST_SECONDS)
+    signal.alarm(patience)
     try:
         return (yield)
     finally:
