@@ -84,6 +84,7 @@ def place(
         yield root, packages
 
 
+@pytest.mark.patience(5400)  # emulated, and beside other work
 def test_it_comes_serves_is_replaced_and_leaves_nothing(
     place: tuple[CleanRoot, tuple[Path, Path]],
 ) -> None:

@@ -42,6 +42,7 @@ def machine(
     machine.stop()
 
 
+@pytest.mark.patience(900)  # it compiles for as long as COMPILED, and is ended after
 def test_who_computes_is_given_more_time_and_who_stands_still_is_not(machine: Machine) -> None:
     with dropped_in(machine, LIMITS):
         with busy():
