@@ -53,8 +53,9 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
     }
 )
 
-# Seconds for all of them together. Those that wait for a network give up earlier, by themselves.
-_DEADLINE = 10.0
+# Seconds for all of them together: a small board takes some for loading libraries alone. Those that
+# wait for a network give up earlier, by themselves.
+_DEADLINE = 20.0
 
 # Of what the machine refused.
 _AGAIN = "ask again as root"

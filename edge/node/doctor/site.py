@@ -23,7 +23,7 @@ from edge.platform.credentials import credentials_directory
 __all__ = ["Answer", "Site", "ask", "visit"]
 
 # Seconds for the node's answer: one that takes longer is not well.
-_PATIENCE = 3.0
+_PATIENCE = 5.0
 
 # Whose node it is where it is installed as a service.
 _USER = "edge"
