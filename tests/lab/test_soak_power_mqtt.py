@@ -20,7 +20,7 @@ from vm_machine import KIND, PATIENCE, needs_vm
 
 pytestmark = needs_vm
 
-BATCH = 40
+BATCH = 120
 # docs/mqtt.md: what is handled again after the end of a node.
 RECEIVE_MAXIMUM = 64
 
@@ -127,7 +127,7 @@ class Campaign:
                     payload = self.published[-1].encode()
                     group.create_task(self.peer.publish(f"in/{number % 3}", payload))
             await self.until("it acknowledges", partial(self.acknowledges, before + 4))
-            await asyncio.to_thread(self.node.cut_within, 2.5, 40)
+            await asyncio.to_thread(self.node.cut_within, 0.5, 40)
             disk, more = self.node.disk, len(self.witness.acknowledged) - before
             say(
                 f"cut {number + 1}: {more} messages acknowledged since the start;"
