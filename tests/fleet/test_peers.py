@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
@@ -295,11 +297,22 @@ def test_a_body_of_the_largest_fleet_fits() -> None:
     news = tuple(Record("a" * 52, facts, at, 1 << 40, 1 << 20) for _ in range(PEERS_MOST + 1))
     data = dump(write_message(Message(news)))
     assert len(data) < BODY_MOST
-    begun = time.process_time()
     assert read_message(data, "x").news == news
-    assert time.process_time() - begun < 0.1, "events wait meanwhile"
+    # Events wait meanwhile.
+    assert fastest(lambda: read_message(data, "x")) < 30 * fastest(lambda: json.loads(data))
     with pytest.raises(BundleError, match="more than"):
         read_message(dump(write_message(Message((*news, news[0])))), "x")
+
+
+def fastest(work: Callable[[], object]) -> float:
+    """Seconds of the processor, of the quickest of some."""
+
+    def timed() -> float:
+        begun = time.process_time()
+        work()
+        return time.process_time() - begun
+
+    return min(timed() for _ in range(5))
 
 
 def test_a_node_without_a_fleet_loads_nothing_of_it() -> None:
