@@ -102,12 +102,16 @@ class Bringing:
                 return True
             # Who did not deliver is no witness of who else has it.
             holders = await self._beside(digest, holders)
+        tried: set[str] = set()
         for _ in range(_ROUNDS):
+            tried.update(holders)
             if holders and await self._from(gather, holders):
                 return True
-            fetcher = await self._claim(digest, lost)
+            fetcher, known = await self._claim(digest, lost)
             if fetcher is None or fetcher == self._neighbours.me:
-                return False
+                # Somebody may have brought it between the question who has it and this one.
+                holders = [id for id in known if id not in tried]
+                break
             holders, lost = await self._waited_for(fetcher, gather.wish.blob), fetcher
         return bool(holders) and await self._from(gather, holders)
 
@@ -222,19 +226,19 @@ class Bringing:
 
     # Who fetches it
 
-    async def _claim(self, digest: Digest, lost: str | None) -> str | None:
-        """Who is to fetch it, by its home; None: nobody can tell."""
+    async def _claim(self, digest: Digest, lost: str | None) -> tuple[str | None, Sequence[str]]:
+        """Who is to fetch it, None: nobody can tell; and who has it. By the word of its home."""
         me = self._neighbours.me
         for home in self._order(digest)[:_HOMES]:
             if home == me:
-                return self._board.appoint(digest, me, lost)
+                return self._board.appoint(digest, me, lost), self._board.holders(digest)
             with suppress(Unanswered):
                 report = await self._talk.claim(home, digest, lost)
                 if report.here:
-                    return home
+                    return home, ()
                 if report.fetcher not in (None, lost):
-                    return report.fetcher
-        return None
+                    return report.fetcher, self._named(home, report)
+        return None, ()
 
     async def _waited_for(self, id: str, blob: Descriptor) -> Sequence[str]:
         """Who has the blob, once the node that fetches it does; nobody if it does not get on."""
