@@ -332,7 +332,7 @@ class ArmMachine(Machine):
         """Its processor is a Raspberry Pi 3's; all around it is QEMU's."""
         return [
             "qemu-system-aarch64", "-machine", "virt", "-accel", "tcg,thread=multi",
-            "-cpu", "cortex-a53", "-m", "1024", "-smp", "4",
+            "-cpu", "cortex-a53", "-m", "1024", "-smp", "2",
             "-drive", f"if=virtio,format=raw,file={self.disk.path}",
             *(["-nic", f"user,model=virtio-net-pci{self.forwards()}"] if self.network
               else ["-nic", "none"]),
