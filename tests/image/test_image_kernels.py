@@ -44,7 +44,9 @@ def test_first_and_second_boot(machine: Machine) -> None:
     assert ("aarch64" in machine.ssh("uname", "-m")) == isinstance(machine, ArmMachine)
     assert machine.ssh("systemctl", "--failed", "--quiet", "--plain") == ""
     if isinstance(machine, ArmMachine):
-        brought = machine.ssh("find", "/var/lib/edge/code", "-lname", "/usr/lib/edge-image/code/*")
+        brought = machine.ssh(
+            "find", "/var/lib/edge/code", "-lname", "'/usr/lib/edge-image/code/*'"
+        )
         assert brought.strip().endswith(".cwasm")  # a link still: it was not compiled anew
     with MessageTap(machine, "alerts/#") as tap:
         tap.publish("sensors/kitchen/temperature", "31.5")
