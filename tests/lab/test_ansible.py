@@ -27,6 +27,11 @@ NOTHING = dict.fromkeys(NAMES, 0)
 ONE_BY_ONE = [1]
 
 
+@pytest.fixture(autouse=True)
+def settled() -> None:
+    """In the place of the usual one: machines that a test starts anew end with the fleet."""
+
+
 @pytest.fixture(scope="module")
 def pis(tmp_path_factory: pytest.TempPathFactory, guest: Callable[[str], Path]) -> Iterator[Fleet]:
     """Machines that `site` has not seen yet."""
