@@ -138,6 +138,23 @@ async def test_the_operator_reads_one_line_of_each_failure(
     assert bool(fields["EDGE_INVOCATION"]) is (name != "start_trap")
 
 
+async def test_ten_thousand_failures_are_few_lines_and_none_is_untold(
+    up: Up, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with up("silent") as lab:
+        for number in range(10_000):
+            reply, work = lab.start("/")
+            assert work is None
+            assert reply.error is not None, number
+    records = [r for r in caplog.records if r.name == "edge.invocation"]
+    whole, last = records[:-1], records[-1]
+    assert len(whole) < 30
+    assert len({vars(r)["EDGE_INVOCATION"] for r in whole}) == len(whole)
+    assert len(whole) + vars(last)["EDGE_COUNT"] == 10_000
+    assert (vars(last)["EDGE_APP"], vars(last)["EDGE_COMPONENT"]) == ("test", "guest")
+    assert " x returned without a response" in last.getMessage()
+
+
 async def test_what_a_guest_prints_is_traced_with_its_names(up: Up, tmp_path: Path) -> None:
     async with up("output_flood", timeout="100ms") as lab:
         lines: list[tuple[str, ...]] = []

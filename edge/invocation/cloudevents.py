@@ -17,9 +17,9 @@ from edge.errors import EdgeError, GuestError, GuestLimit, Overloaded
 from edge.invocation.event import DONE, Event, Outcome, Status
 from edge.invocation.http import HttpInvoker
 from edge.invocation.native import ended_by, too_large
-from edge.invocation.report import report, words
 from edge.invocation.run import Run
 from edge.invocation.sandbox import Sandboxes
+from edge.platform.sums import cut
 from edge.wasi.http.incoming import ResponseOutparam
 from edge.wasi.http.message import Headers, Reply, Request
 from edge.wasi.pipe import CAPACITY, BytesSource
@@ -61,7 +61,7 @@ class EventInvoker(HttpInvoker):
             if not self.sandboxes.gate.enter():
                 return self._waiting(request, answer)
         except Overloaded as exc:
-            return ended_by(exc, profile)
+            return ended_by(exc, self.sandboxes)
         run = self._begin(request, answer)
         return self._outcome(answer) if run is None else self._finished(run, answer)
 
@@ -69,7 +69,7 @@ class EventInvoker(HttpInvoker):
         try:
             await self._queued(request, answer)
         except Overloaded as exc:
-            return ended_by(exc, self.sandboxes.profile)
+            return ended_by(exc, self.sandboxes)
         return self._outcome(answer)
 
     async def _finished(self, run: Run, answer: _Answer) -> Outcome:
@@ -102,7 +102,7 @@ class EventInvoker(HttpInvoker):
                 return Outcome(Status.REJECTED, error.cause)
             case GuestError():
                 return Outcome(Status.FAILED, error.cause)
-        return Outcome(Status.FAILED, words(str(error)))
+        return Outcome(Status.FAILED, cut(str(error)))
 
     def _answered(self, answer: _Answer) -> Outcome:
         status, body = answer.status, b"".join(answer.parts)
@@ -110,11 +110,11 @@ class EventInvoker(HttpInvoker):
             if not body:
                 return DONE
             return Outcome(Status.DONE, reply=body, content_type=_content_type(answer.headers))
-        said = words(body[:1024].decode(errors="replace"))
+        said = cut(body[:1024].decode(errors="replace"))
         reason = f"answered {status}: {said}" if said else f"answered {status}"
         profile = self.sandboxes.profile
-        report(
-            profile, GuestError(reason, component=profile.component, invocation=answer.invocation)
+        self.sandboxes.report(
+            GuestError(reason, component=profile.component, invocation=answer.invocation)
         )
         final = 400 <= status < 500 and status not in _TRANSIENT
         return Outcome(Status.REJECTED if final else Status.FAILED, reason)

@@ -6,7 +6,6 @@ from collections.abc import Coroutine
 from typing import Any
 
 from edge.errors import EdgeError, GuestError
-from edge.invocation.report import report
 from edge.invocation.run import Run, start
 from edge.invocation.sandbox import Sandbox, Sandboxes
 from edge.wasi.http.errors import HttpError
@@ -86,7 +85,7 @@ class HttpInvoker:
         if isinstance(error, GuestError):
             error.component, error.invocation = profile.component, id
         if isinstance(error, EdgeError):
-            report(profile, error)
+            self.sandboxes.report(error)
             reply.abort(error)
         else:
             reply.abort(ConnectionAbortedError("the invocation was cancelled"))

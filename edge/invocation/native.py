@@ -11,9 +11,9 @@ from edge.engine.values import Err
 from edge.errors import EdgeError, GuestError, Overloaded, TooLarge
 from edge.invocation.event import DONE, Event, Outcome, Status
 from edge.invocation.handlers import Handler
-from edge.invocation.report import report, words
 from edge.invocation.run import Run, start
 from edge.invocation.sandbox import Profile, Sandbox, Sandboxes
+from edge.platform.sums import cut
 
 Rest = Coroutine[Any, Any, Outcome]
 
@@ -36,14 +36,14 @@ class NativeInvoker:
         try:
             admitted = self.sandboxes.gate.enter()
         except Overloaded as exc:
-            return ended_by(exc, self.sandboxes.profile)
+            return ended_by(exc, self.sandboxes)
         return self._begin(event) if admitted else self._queued(event)
 
     async def _queued(self, event: Event) -> Outcome:
         try:
             await self.sandboxes.gate.wait()
         except Overloaded as exc:
-            return ended_by(exc, self.sandboxes.profile)
+            return ended_by(exc, self.sandboxes)
         outcome = self._begin(event)
         return outcome if isinstance(outcome, Outcome) else await outcome
 
@@ -60,25 +60,25 @@ class NativeInvoker:
         try:
             result = start(self.sandboxes, self._export, arguments)
         except EdgeError as exc:
-            return ended_by(exc, self.sandboxes.profile)
+            return ended_by(exc, self.sandboxes)
         return self._rest(result) if isinstance(result, Run) else self._outcome(result, id)
 
     async def _rest(self, run: Run) -> Outcome:
         try:
             return self._outcome(await run.finish(), run.id)
         except EdgeError as exc:
-            return ended_by(exc, self.sandboxes.profile)
+            return ended_by(exc, self.sandboxes)
 
     def _outcome(self, result: Any, id: str) -> Outcome:
         if not isinstance(result, Err):
             return DONE
         error = GuestError(f"its handler failed: {_text(result.payload)}", invocation=id)
-        return ended_by(error, self.sandboxes.profile)
+        return ended_by(error, self.sandboxes)
 
 
-def ended_by(error: EdgeError, profile: Profile) -> Outcome:
+def ended_by(error: EdgeError, sandboxes: Sandboxes) -> Outcome:
     """The outcome of an event that was not handled; tells the operator what the guest did."""
-    report(profile, error)
+    sandboxes.report(error)
     match error:
         case Overloaded():
             return Outcome(Status.BUSY, error.message)
@@ -101,4 +101,4 @@ def _text(payload: Any) -> str:
     """What a guest says of its failure: `other("…")` says it in so many words."""
     if isinstance(payload, tuple) and len(payload) == 2:
         payload = payload[1] or payload[0]
-    return words("an error" if payload is None else str(payload))
+    return cut("an error" if payload is None else str(payload))

@@ -1,46 +1,55 @@
-"""Tells the operator what became of an invocation: one line for one failure."""
+"""Tells the operator what became of invocations: a line for a failure, or one for very many."""
 
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from edge.engine.values import Trap
 from edge.errors import EdgeError, GuestError
-from edge.invocation.sandbox import Profile
 from edge.platform.messages import GUEST_FAILED
+from edge.platform.sums import Sums
+
+__all__ = ["Reporter"]
 
 _log = logging.getLogger("edge.invocation")
 
-# Characters of what a guest says that are repeated in a line of ours.
-_MOST = 200
 
-
-def report(profile: Profile, error: EdgeError) -> None:
-    """Logs a guest's failure with the fields EDGE_APP, EDGE_COMPONENT and EDGE_INVOCATION; others
-    are not logged here.
-
-    A traceback comes with it only when one of our own host functions failed.
+class Reporter:
+    """Logs the failures of one component, with the fields EDGE_APP, EDGE_COMPONENT and
+    EDGE_INVOCATION; instead of the last EDGE_COUNT, where a line tells of many.
     """
-    if not isinstance(error, GuestError):
-        return
-    cause = error.__cause__
-    ours = cause is not None and not isinstance(cause, Trap | TimeoutError | EdgeError)
-    _log.warning(
-        "%s [%s] %s", profile.component, error.invocation, error.cause,
-        extra={
+
+    __slots__ = ("_fields", "_sums")
+
+    def __init__(self, application: str, component: str) -> None:
+        self._fields = {
             "MESSAGE_ID": GUEST_FAILED,
-            "EDGE_APP": profile.application,
-            "EDGE_COMPONENT": profile.component,
-            "EDGE_INVOCATION": error.invocation,
-        },
-        exc_info=cause if ours else None,
-    )  # fmt: skip
+            "EDGE_APP": application,
+            "EDGE_COMPONENT": component,
+        }
+        self._sums = Sums(partial(_tell, self._fields))
+
+    def __call__(self, error: EdgeError) -> None:
+        """Errors that are no guest's are not logged here. A traceback comes with one only when it
+        was a host function of ours that failed.
+        """
+        if not isinstance(error, GuestError) or not self._sums(error.cause):
+            return
+        cause = error.__cause__
+        ours = cause is not None and not isinstance(cause, Trap | TimeoutError | EdgeError)
+        _log.warning(
+            "%s [%s] %s", self._fields["EDGE_COMPONENT"], error.invocation, error.cause,
+            extra={**self._fields, "EDGE_INVOCATION": error.invocation},
+            exc_info=cause if ours else None,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Tells what is still untold."""
+        self._sums.close()
 
 
-def words(text: str) -> str:
-    """What a guest says, fit for the rest of a line: its first line, printable, not too long."""
-    line = next((line for line in text.splitlines() if line.strip()), "").strip()
-    shown = "".join(
-        c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line[: _MOST + 1]
+def _tell(fields: dict[str, str], text: str, number: int) -> None:
+    _log.warning(
+        "%s failed %s", fields["EDGE_COMPONENT"], text, extra={**fields, "EDGE_COUNT": number}
     )
-    return shown if len(shown) <= _MOST else f"{shown[:_MOST]}…"

@@ -24,6 +24,7 @@ from edge.engine.values import Trap
 from edge.errors import GuestError, Overloaded
 from edge.invocation.admission import Budget, Gate
 from edge.invocation.printing import Printing
+from edge.invocation.report import Reporter
 from edge.spin.platform import Platform
 from edge.wasi.context import Context
 from edge.wasi.lines import LineSink
@@ -137,7 +138,8 @@ class Sandbox(Context):
 
 
 class Sandboxes:
-    """The sandboxes of one component. `gate` admits; `take` and `give` are for who was admitted."""
+    """The sandboxes of one component. `gate` admits; `take` and `give` are for who was admitted,
+    `report` is told what failed."""
 
     def __init__(self, component: Component, profile: Profile, node: Node) -> None:
         self.component = component
@@ -161,6 +163,7 @@ class Sandboxes:
         self._closed = False
         self._connected = bool(profile.grants.hosts)
         self._printing = Printing()
+        self.report = Reporter(profile.application, profile.component)
 
     def emit(self, invocation: str, stream: str, line: str) -> None:
         """A guest printed that; what goes into the log of it is bounded."""
@@ -231,6 +234,7 @@ class Sandboxes:
             if handle is not None:
                 handle.cancel()
         self._cool(force=True)
+        self.report.close()
         self.node.budget.spares.pop(self, None)
 
     def _make(self) -> Sandbox:

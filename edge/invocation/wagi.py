@@ -8,7 +8,6 @@ from typing import Any
 from edge.application import wagi
 from edge.application.routes import Match
 from edge.errors import EdgeError, GuestError
-from edge.invocation.report import report
 from edge.invocation.run import Run, start
 from edge.invocation.sandbox import Sandbox, Sandboxes
 from edge.wasi.cli import Exit
@@ -48,7 +47,7 @@ class WagiInvoker:
         except EdgeError as exc:
             if isinstance(exc, GuestError):
                 exc.component = self.sandboxes.profile.component
-            report(self.sandboxes.profile, exc)
+            self.sandboxes.report(exc)
             reply.abort(exc)
         except BaseException:
             reply.abort(ConnectionAbortedError("the invocation was cancelled"))

@@ -89,7 +89,9 @@ def _entry(
     component, invocation = get("EDGE_COMPONENT"), get("EDGE_INVOCATION")
     if component is not None:
         # Whose it is stands before it, for logs without fields.
-        message = message.removeprefix(f"{component} [{invocation}] ")
+        message = message.removeprefix(
+            f"{component} " if invocation is None else f"{component} [{invocation}] "
+        )
     return Entry(
         moment, level, message, logger,
         get("EDGE_APP"), component, invocation, get("EDGE_STREAM"), get("MESSAGE_ID"),

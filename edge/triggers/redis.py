@@ -17,11 +17,13 @@ import ssl
 from collections import deque
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from edge.application.addresses import RedisAddress
 from edge.application.channels import RedisTrigger
 from edge.invocation.event import Event, EventHandler, Outcome, Status
+from edge.platform.sums import Sums
 from edge.spin import dial, lazy
 from edge.spin.resp import RedisFailure, Refused, Reply, TooLarge
 
@@ -116,12 +118,13 @@ class RedisService:
 class _Target:
     """A subscription at work."""
 
-    __slots__ = ("handle", "name", "running")
+    __slots__ = ("handle", "losing", "name", "running")
 
     def __init__(self, subscription: ChannelSubscription) -> None:
         self.name = f"{subscription.application}: trigger {subscription.trigger.id}"
         self.handle = subscription.handle
         self.running = 0
+        self.losing = Sums(partial(_tell, self.name))
 
 
 class _Listener:
@@ -357,5 +360,9 @@ def _failed(target: _Target, exc: Exception) -> Outcome:
 
 
 def _note(target: _Target, event: Event, outcome: Outcome) -> None:
-    if outcome.status is not Status.DONE:
+    if outcome.status is not Status.DONE and target.losing(outcome.reason):
         _log.warning("%s: message on %s lost: %s", target.name, event.subject, outcome.reason)
+
+
+def _tell(name: str, text: str, _number: int) -> None:
+    _log.warning("%s: messages were lost %s", name, text)

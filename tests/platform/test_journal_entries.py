@@ -33,6 +33,12 @@ def test_a_line_of_a_guest() -> None:
     assert of_json(entry.to_json()) == entry
 
 
+def test_a_line_about_many_invocations() -> None:
+    failed = {"MESSAGE": "read failed 9 more times", "EDGE_COMPONENT": "read", "EDGE_COUNT": "9"}
+    entry = of_journal({"__REALTIME_TIMESTAMP": "1", **failed})
+    assert (entry.message, entry.invocation) == ("failed 9 more times", None)
+
+
 def test_what_the_service_manager_says() -> None:
     entry = of_journal(
         {"__REALTIME_TIMESTAMP": "1", "SYSLOG_IDENTIFIER": "systemd", "MESSAGE": "Stopped edge."}

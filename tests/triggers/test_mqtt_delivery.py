@@ -346,3 +346,20 @@ def acknowledged(broker: Mosquitto) -> int:
 async def marker(_broker: Mosquitto, peer: Peer, topic: str = "marker") -> None:
     """A round trip through the broker: what was sent before has been delivered."""
     await peer.publish(topic, b"")
+
+
+async def test_a_flood_of_messages_given_up_is_few_lines(
+    broker: Mosquitto, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.platform.sums.SHORT", 0.5)
+    component = Component(lambda _: REJECTED)
+
+    def lines(text: str) -> list[str]:
+        return [r.getMessage() for r in caplog.records if text in r.getMessage()]
+
+    async with service(broker.url, subscription(component)), Peer(broker.port) as peer:
+        for number in range(300):
+            await peer.publish("in/a", b"%d" % number)
+        await eventually(lambda: lines("given up"))
+    assert len(lines("; dropped")) < 100
+    assert all("trigger " in line and " x not this one" in line for line in lines("given up"))

@@ -141,6 +141,27 @@ async def test_a_channel_is_no_pattern(server: Server) -> None:
     assert guest.data == [b"right"]
 
 
+async def test_a_flood_of_failures_is_few_lines(
+    server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.platform.sums.SHORT", 0.1)
+
+    def reject(_: Event) -> Outcome:
+        return Outcome(Status.REJECTED, "answered 400")
+
+    told = asyncio.Event()
+    caplog.handler.addFilter(
+        lambda record: (
+            "trigger one: messages were lost" not in record.getMessage() or told.set() or True
+        )
+    )
+    async with serving(subscription(server.url, "c", reject, "one")):
+        for number in range(300):
+            server.client.publish("c", b"%d" % number)
+        await told.wait()
+    assert len(lines(caplog, "on c lost: answered 400")) < 200
+
+
 async def test_a_failure_is_told_and_not_repeated(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -280,13 +280,9 @@ class Run:
             topic = self.target.dead_letter(message)
         except ValueError as exc:
             topic, reason = None, f"{reason} ({exc})"
-        _log.error(
-            "%s on %s: %s; %s",
-            self,
-            shown(message.topic),
-            reason,
-            f"published to {topic}" if topic else "dropped",
-        )
+        if self.target.failing(reason):
+            fate = f"published to {topic}" if topic else "dropped"
+            _log.error("%s on %s: %s; %s", self, shown(message.topic), reason, fate)
         if not topic:
             self._finish()
             return

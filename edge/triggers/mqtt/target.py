@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from edge.application.messages import MqttTrigger
 from edge.application.topics import TopicTemplate, check_topic
 from edge.invocation.event import EventHandler
+from edge.platform.sums import Sums
 from edge.spin.broker import Message
+
+_log = logging.getLogger("edge.mqtt")
 
 __all__ = ["Lanes", "Subscription", "Target"]
 
@@ -40,7 +45,7 @@ Lanes = dict[str, deque[Startable]]
 class Target:
     """A subscription at work. `lanes` outlive it: a swap keeps the order of what is under way."""
 
-    __slots__ = ("_topics", "application", "handle", "lanes", "trigger", "warned")
+    __slots__ = ("_topics", "application", "failing", "handle", "lanes", "trigger", "warned")
 
     def __init__(self, subscription: Subscription, lanes: Lanes) -> None:
         self.trigger = subscription.trigger
@@ -48,6 +53,7 @@ class Target:
         self.handle = subscription.handle
         self.lanes = lanes
         self.warned = False
+        self.failing = Sums(partial(_tell, f"trigger {self.trigger.id}"))
         self._topics: dict[str, str] = {}
 
     def lane(self, message: Message) -> str | None:
@@ -93,3 +99,7 @@ class Target:
         if self.trigger.filter.matches(topic):
             raise ValueError(f'{self.trigger.where}.{key}: "{topic[:80]}" would come back')
         return topic
+
+
+def _tell(name: str, text: str, _number: int) -> None:
+    _log.error("%s: messages were given up %s", name, text)
