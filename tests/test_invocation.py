@@ -144,7 +144,8 @@ async def test_ten_thousand_failures_are_few_lines_and_none_is_untold(
     async with up("silent") as lab:
         for number in range(10_000):
             reply, work = lab.start("/")
-            assert work is None
+            if work is not None:  # a machine that is busy interrupts its first slice
+                await work
             assert reply.error is not None, number
     records = [r for r in caplog.records if r.name == "edge.invocation"]
     whole, last = records[:-1], records[-1]

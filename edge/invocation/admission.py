@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from time import monotonic
 from typing import Protocol
 
 from edge.application.units import show_size
 from edge.errors import ConfigError, Overloaded
+from edge.invocation.meter import Meter
 
 
 class Spare(Protocol):
@@ -141,14 +143,15 @@ class Budget:
 
 
 class Gate:
-    """One component's door. `memory` and `slots`: what each of its invocations reserves.
+    """One component's door. `memory` and `slots`: what each of its invocations reserves; `meter`:
+    counts who waits, and who is sent away.
 
     Raises ConfigError when it could never open: one of them is more than the node has.
     """
 
     __slots__ = (
         "_budget", "_concurrency", "_name", "_queue", "_timeout", "_waiting", "active", "memory",
-        "passing", "slots", "turn",
+        "meter", "passing", "slots", "turn",
     )  # fmt: skip
 
     def __init__(
@@ -161,6 +164,7 @@ class Gate:
         concurrency: int,
         queue: int,
         timeout: float,
+        meter: Meter | None = None,
     ) -> None:
         if memory > budget.all[0] or slots > budget.all[1]:
             raise ConfigError(
@@ -175,15 +179,22 @@ class Gate:
         self._concurrency = concurrency
         self._queue = queue
         self._timeout = timeout
+        self.meter = meter or Meter()
         self.active = 0
         # The budget's: how many of the active passed the first in its line, at that turn.
         self.passing = self.turn = 0
         # Who is here and not in the budget's line waits for one of its own to leave.
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        # With the time since when, of the monotonic clock.
+        self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
 
     @property
     def idle(self) -> bool:
         return not self.active and not self._waiting
+
+    @property
+    def queued(self) -> int:
+        """Events that wait."""
+        return len(self._waiting)
 
     def enter(self) -> bool:
         """True: admitted, `leave` is owed. False: `wait` for it. Raises Overloaded when the queue
@@ -191,6 +202,7 @@ class Gate:
         """
         if not self._waiting and self.active < self._concurrency and self._budget.take(self):
             self.active += 1
+            self.meter.entered += 1
             return True
         self._check_queue()
         return False
@@ -201,16 +213,18 @@ class Gate:
         """
         self._check_queue()  # others may have come since
         future = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+        place = future, monotonic()
+        self._waiting.append(place)
         self._budget.waiting += 1
         self._advance()
         try:
             async with asyncio.timeout(self._timeout):
                 await future
         except BaseException as exc:
-            self._abandon(future)
+            self._abandon(place)
             if isinstance(exc, TimeoutError):
                 raise self._busy("its queue did not move") from None
+            self.meter.refused(exc)
             raise
         finally:
             self._budget.waiting -= 1
@@ -224,14 +238,16 @@ class Gate:
     def admit_next(self) -> bool | None:
         """Admits one who waits. False: there is no room. None: nobody waits for room."""
         waiting = self._waiting
-        while waiting and waiting[0].done():
+        while waiting and waiting[0][0].done():
             waiting.popleft()
         if not waiting or self.active >= self._concurrency:
             return None
         if not self._budget.take(self):
             return False
         self.active += 1
-        waiting.popleft().set_result(None)
+        future, since = waiting.popleft()
+        future.set_result(None)
+        self.meter.waits.add(monotonic() - since)
         return True
 
     def _advance(self) -> None:
@@ -244,13 +260,16 @@ class Gate:
             raise self._busy("its queue is full")
 
     def _busy(self, why: str) -> Overloaded:
-        return Overloaded(f"component {self._name}: busy", hint=why)
+        error = Overloaded(f"component {self._name}: busy", hint=why)
+        self.meter.refused(error)
+        return error
 
-    def _abandon(self, future: asyncio.Future[None]) -> None:
+    def _abandon(self, place: tuple[asyncio.Future[None], float]) -> None:
+        future = place[0]
         if future.done() and not future.cancelled():
             self.leave()  # admitted in the same turn of the loop
             return
         future.cancel()
-        if future in self._waiting:
-            self._waiting.remove(future)
+        if place in self._waiting:
+            self._waiting.remove(place)
         self._budget.serve()

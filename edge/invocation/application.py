@@ -15,11 +15,12 @@ from urllib.parse import quote
 from edge.application.headers import RequestHeaders
 from edge.application.model import Application, HttpTrigger, StaticResponse, Wagi
 from edge.application.routes import CHAINED, RESERVED, Match, Route, Router
-from edge.errors import ComponentError, ConfigError, EdgeError
+from edge.errors import ComponentError, ConfigError, EdgeError, TooLarge
 from edge.invocation.cloudevents import EventInvoker
 from edge.invocation.event import KINDS, Event, EventHandler, Kind, Outcome, Status
 from edge.invocation.handlers import event_entry
 from edge.invocation.http import HttpInvoker
+from edge.invocation.meter import Meter
 from edge.invocation.native import NativeInvoker
 from edge.invocation.sandbox import Sandboxes
 from edge.invocation.sizes import limited
@@ -66,7 +67,7 @@ class LiveApplication:
         application = self.application
         responders = [(t, self._responder(t)) for t in application.http]
         self._router = Router([(t.route, respond) for t, respond in responders if t.route])
-        self._chained = {t.component: self._chained_to(t, r) for t, r in responders if t.component}
+        self._chained = {t.component: self._chained_to(t) for t in application.http if t.component}
         self.events: Mapping[str, EventHandler] = {
             t.id: self._event_handler(t.id, t.type, t.component)
             for t in application.triggers
@@ -100,6 +101,14 @@ class LiveApplication:
     def chained(self, component: str) -> Handler | None:
         """What answers `http://<component>.spin.internal`."""
         return self._chained.get(component)
+
+    def probe(self, component: str) -> Handler | None:
+        """As `chained`, for the node's own questions: they are not counted."""
+        sandboxes = self.sandboxes.get(component)
+        trigger = next((t for t in self.application.http if t.component == component), None)
+        if sandboxes is None or trigger is None:
+            return self.chained(component)
+        return _called(sandboxes, trigger, Meter())
 
     def command(self) -> tuple[Sandboxes, int]:
         """The application's only component, which is a command, and its start function."""
@@ -172,29 +181,35 @@ class LiveApplication:
     def _chain(self, component: str, request: Request, reply: Reply) -> Work:
         return self._chained[component](request, reply)
 
-    def _chained_to(self, trigger: HttpTrigger, respond: Responder) -> Handler:
-        """Another component's call: it sees the route `/...`, whatever its own is."""
+    def _chained_to(self, trigger: HttpTrigger) -> Handler:
         assert trigger.component is not None
         component = trigger.component
         sandboxes = self.sandboxes.get(component)
         if sandboxes is None:
             wake = partial(self._wake, component)
             return partial(wake_first, wake, partial(self._chain, component))
-        if trigger.wagi is None:
-            respond = _http(sandboxes, CHAINED)
-        elif self._base_path != "/":
-            respond = _wagi(sandboxes, trigger.wagi)
-
-        def handle(request: Request, reply: Reply) -> Work:
-            match = Match(CHAINED, respond, path_info=request.target.partition("?")[0])
-            return respond(request, reply, match)
-
-        return handle
+        return _called(sandboxes, trigger)
 
 
-def _http(sandboxes: Sandboxes, route: Route, base_path: str = "/") -> Responder:
+def _called(sandboxes: Sandboxes, trigger: HttpTrigger, meter: Meter | None = None) -> Handler:
+    """Another component's call: it sees the route `/...`, whatever its own is."""
+    if trigger.wagi is None:
+        respond = _http(sandboxes, CHAINED, meter=meter)
+    else:
+        respond = _wagi(sandboxes, trigger.wagi, meter=meter)
+
+    def handle(request: Request, reply: Reply) -> Work:
+        match = Match(CHAINED, respond, path_info=request.target.partition("?")[0])
+        return respond(request, reply, match)
+
+    return handle
+
+
+def _http(
+    sandboxes: Sandboxes, route: Route, base_path: str = "/", meter: Meter | None = None
+) -> Responder:
     export = _entry(sandboxes, command=False)
-    invoke = HttpInvoker(sandboxes, export)
+    invoke = HttpInvoker(sandboxes, export, meter)
     headers = RequestHeaders(route, base_path=base_path)
 
     def respond(request: Request, reply: Reply, match: Match[Any]) -> Work:
@@ -208,12 +223,24 @@ def _limited(respond: Responder, sandboxes: Sandboxes) -> Responder:
     options = sandboxes.profile.options
     if not options.request_size and not options.response_size:
         return respond
-    return lambda request, reply, match: respond(request, limited(options, request, reply), match)
+
+    def answer(request: Request, reply: Reply, match: Match[Any]) -> Work:
+        try:
+            reply = limited(options, request, reply)
+        except TooLarge as exc:
+            sandboxes.meter.refused(exc)
+            raise
+        return respond(request, reply, match)
+
+    return answer
 
 
-def _wagi(sandboxes: Sandboxes, wagi: Wagi, base_path: str = "/") -> Responder:
+def _wagi(
+    sandboxes: Sandboxes, wagi: Wagi, base_path: str = "/", meter: Meter | None = None
+) -> Responder:
     export = _entry(sandboxes, command=True)
-    return _limited(WagiInvoker(sandboxes, export, wagi.argv, base_path).respond, sandboxes)
+    invoke = WagiInvoker(sandboxes, export, wagi.argv, base_path, meter)
+    return _limited(invoke.respond, sandboxes)
 
 
 def entry(component: str, exports: Mapping[str, int], *, command: bool) -> int:

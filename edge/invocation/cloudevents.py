@@ -53,8 +53,7 @@ class EventInvoker(HttpInvoker):
 
     def handle(self, event: Event) -> Outcome | Coroutine[Any, Any, Outcome]:
         """An EventHandler."""
-        profile = self.sandboxes.profile
-        if (reason := too_large(profile, event)) is not None:
+        if (reason := too_large(self.sandboxes, event)) is not None:
             return Outcome(Status.REJECTED, reason)
         request, answer = self._request(event), _Answer(self._limit)
         try:
@@ -86,10 +85,13 @@ class EventInvoker(HttpInvoker):
 
     def _over(
         self, id: str, error: BaseException | None, outparam: ResponseOutparam, reply: Reply
-    ) -> None:
-        super()._over(id, error, outparam, reply)
+    ) -> BaseException | None:
+        wrong = super()._over(id, error, outparam, reply)
         assert isinstance(reply, _Answer)
         reply.invocation = id
+        if wrong is None and not 200 <= reply.status < 300:
+            return GuestError(f"answered {reply.status}")
+        return wrong
 
     def _outcome(self, answer: _Answer) -> Outcome:
         error = answer.error

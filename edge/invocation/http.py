@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from edge.errors import EdgeError, GuestError
+from edge.invocation.meter import Meter
 from edge.invocation.run import Run, start
 from edge.invocation.sandbox import Sandbox, Sandboxes
 from edge.wasi.http.errors import HttpError
@@ -14,13 +15,16 @@ from edge.wasi.http.message import Reply, Request
 
 
 class HttpInvoker:
-    """A Handler that runs one component. `export`: the number of its `handle` function."""
+    """A Handler that runs one component. `export`: the number of its `handle` function; `meter`:
+    counts what it runs, by default the component's.
+    """
 
-    __slots__ = ("_export", "sandboxes")
+    __slots__ = ("_export", "_meter", "sandboxes")
 
-    def __init__(self, sandboxes: Sandboxes, export: int) -> None:
+    def __init__(self, sandboxes: Sandboxes, export: int, meter: Meter | None = None) -> None:
         self.sandboxes = sandboxes
         self._export = export
+        self._meter = meter or sandboxes.meter
 
     def __call__(self, request: Request, reply: Reply) -> Coroutine[Any, Any, None] | None:
         """Runs the guest's first time slice at once when there is room. Raises Overloaded when
@@ -47,11 +51,11 @@ class HttpInvoker:
                 outbound.authority = request.authority
             return IncomingRequest(request), outparam
 
-        def ended(id: str, error: BaseException | None) -> None:
-            self._over(id, error, outparam, reply)
+        def ended(id: str, error: BaseException | None) -> BaseException | None:
+            return self._over(id, error, outparam, reply)
 
         try:
-            run: Run | None = start(self.sandboxes, self._export, arguments, ended)
+            run: Run | None = start(self.sandboxes, self._export, arguments, ended, self._meter)
         except EdgeError:
             return None  # `ended` has answered
         return run
@@ -64,10 +68,11 @@ class HttpInvoker:
 
     def _over(
         self, id: str, error: BaseException | None, outparam: ResponseOutparam, reply: Reply
-    ) -> None:
-        """The guest has ended; what it held is still there."""
+    ) -> BaseException | None:
+        """The guest has ended; what it held is still there. Returns what is counted as wrong."""
         if error is not None or not reply.finished or reply.error is not None:
-            self._failed(id, error or self._shortcoming(outparam, reply), reply)
+            return self._failed(id, error or self._shortcoming(outparam, reply), reply)
+        return GuestError(f"answered {outparam.status}") if outparam.status >= 500 else None
 
     def _shortcoming(self, outparam: ResponseOutparam, reply: Reply) -> BaseException:
         """What is wrong with the answer of a guest that returned."""
@@ -77,7 +82,7 @@ class HttpInvoker:
             return GuestError("returned before the end of its response")
         return GuestError("returned without a response")
 
-    def _failed(self, id: str, error: BaseException, reply: Reply) -> None:
+    def _failed(self, id: str, error: BaseException, reply: Reply) -> BaseException:
         profile = self.sandboxes.profile
         if isinstance(error, HttpError):
             # The client has been told; the operator has not.
@@ -89,3 +94,4 @@ class HttpInvoker:
             reply.abort(error)
         else:
             reply.abort(ConnectionAbortedError("the invocation was cancelled"))
+        return error

@@ -12,7 +12,7 @@ from edge.errors import EdgeError, GuestError, Overloaded, TooLarge
 from edge.invocation.event import DONE, Event, Outcome, Status
 from edge.invocation.handlers import Handler
 from edge.invocation.run import Run, start
-from edge.invocation.sandbox import Profile, Sandbox, Sandboxes
+from edge.invocation.sandbox import Sandbox, Sandboxes
 from edge.platform.sums import cut
 
 Rest = Coroutine[Any, Any, Outcome]
@@ -31,7 +31,7 @@ class NativeInvoker:
 
     def __call__(self, event: Event) -> Outcome | Rest:
         """Runs the guest's first time slice at once when there is room."""
-        if (reason := too_large(self.sandboxes.profile, event)) is not None:
+        if (reason := too_large(self.sandboxes, event)) is not None:
             return Outcome(Status.REJECTED, reason)
         try:
             admitted = self.sandboxes.gate.enter()
@@ -89,12 +89,14 @@ def ended_by(error: EdgeError, sandboxes: Sandboxes) -> Outcome:
     return Outcome(Status.FAILED, error.message)
 
 
-def too_large(profile: Profile, event: Event) -> str | None:
+def too_large(sandboxes: Sandboxes, event: Event) -> str | None:
     """Why an event is not given to a component that limits what it takes."""
-    limit = profile.options.request_size
+    limit = sandboxes.profile.options.request_size
     if not limit or len(event.data) <= limit:
         return None
-    return f"larger than {limit} bytes, the component's request_size"
+    reason = f"larger than {limit} bytes, the component's request_size"
+    sandboxes.meter.refused(TooLarge(reason))
+    return reason
 
 
 def _text(payload: Any) -> str:

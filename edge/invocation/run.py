@@ -7,65 +7,89 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any
 
 from edge.engine._core import Call
 from edge.engine.drive import drive
-from edge.engine.values import Trap
+from edge.engine.values import Err, Trap
 from edge.errors import EdgeError, GuestError, GuestTimeout, Overloaded
+from edge.invocation.meter import Meter
 from edge.invocation.sandbox import Sandbox, Sandboxes
 
-# Gets the invocation's id, and what ended it where it did not end by itself.
-Ended = Callable[[str, BaseException | None], None]
+# Gets the invocation's id, and what ended it where it did not end by itself; what is counted as
+# wrong with it, None where it went well.
+Ended = Callable[[str, BaseException | None], BaseException | None]
 
 
-def _ignored(_id: str, _error: BaseException | None) -> None:
-    return
+def _as_it_is(_id: str, error: BaseException | None) -> BaseException | None:
+    return error
 
 
 def start(
     sandboxes: Sandboxes,
     export: int,
     arguments: Callable[[Sandbox], Sequence[Any]],
-    ended: Ended = _ignored,
+    ended: Ended = _as_it_is,
+    meter: Meter | None = None,
 ) -> Any | Run:
     """Runs a guest for its first time slice, for an event that the gate has admitted.
 
     Returns the export's result, or a Run when the guest has not ended: it must be finished or
     closed. Raises EdgeError. The place at the gate is given back when the invocation is over.
     `ended` is called before what the guest held is dropped: what it left unfinished would else
-    be taken for the cause.
+    be taken for the cause. `meter`: counts it, by default the component's.
     """
+    began = monotonic()
+    meter = meter or sandboxes.meter
     sandbox = call = None
     try:
         sandbox = sandboxes.take()
         sandbox.outbound = outbound = sandboxes.outbound()
         call = sandbox.instance.call(export, arguments(sandbox))
         if not call.poll() or (outbound is not None and outbound.busy):
-            return Run(sandboxes, sandbox, call, ended)
-        ended(sandbox.id, None)
+            return Run(sandboxes, sandbox, call, ended, meter, began)
+        fault = ended(sandbox.id, None)
         sandboxes.give(sandbox)
     except BaseException as exc:
         error = explain(exc, sandboxes, sandbox)
-        ended("" if sandbox is None else sandbox.id, error)
+        _count(meter, began, ended("" if sandbox is None else sandbox.id, error))
         _abandon(sandboxes, sandbox, call)
         raise error from exc
     sandboxes.gate.leave()
-    return call.result
+    _count(meter, began, fault, result := call.result)
+    return result
+
+
+def _count(meter: Meter, began: float, fault: BaseException | None, result: Any = None) -> None:
+    if fault is None and not isinstance(result, Err):
+        meter.succeeded(began)
+    else:
+        meter.failed(began, fault)
 
 
 class Run:
     """A guest that waits, or that used up its first time slice."""
 
-    __slots__ = ("_call", "_deadline", "_ended", "_sandbox", "_sandboxes", "id")
+    __slots__ = (
+        "_began", "_call", "_deadline", "_ended", "_meter", "_sandbox", "_sandboxes", "id",
+    )  # fmt: skip
 
     def __init__(
-        self, sandboxes: Sandboxes, sandbox: Sandbox, call: Call, ended: Ended = _ignored
+        self,
+        sandboxes: Sandboxes,
+        sandbox: Sandbox,
+        call: Call,
+        ended: Ended,
+        meter: Meter,
+        began: float,
     ) -> None:
         self._sandboxes: Sandboxes | None = sandboxes
         self._sandbox = sandbox
         self._call = call
         self._ended = ended
+        self._meter: Meter | None = meter
+        self._began = began
         self.id = sandbox.id
         loop = asyncio.get_running_loop()
         self._deadline = loop.time() + sandboxes.profile.options.timeout
@@ -97,10 +121,10 @@ class Run:
                     await outbound.close()
         except BaseException as exc:
             error = explain(exc, sandboxes, self._sandbox)
-            self._ended(self.id, error)
+            self._count(self._ended(self.id, error))
             self.close()
             raise error from exc
-        self._ended(self.id, None)
+        self._count(self._ended(self.id, None), self._call.result)
         self.close()
         return self._call.result
 
@@ -108,7 +132,14 @@ class Run:
         """Ends the guest where it is and frees what it held. Idempotent."""
         sandboxes, self._sandboxes = self._sandboxes, None
         if sandboxes is not None:
+            self._count(asyncio.CancelledError())
             _abandon(sandboxes, self._sandbox, self._call)
+
+    def _count(self, fault: BaseException | None, result: Any = None) -> None:
+        """Once: what ended it first is what it ended by."""
+        meter, self._meter = self._meter, None
+        if meter is not None:
+            _count(meter, self._began, fault, result)
 
     # A coroutine that is cancelled before its first step never runs its `finally`.
     __del__ = close
@@ -131,6 +162,8 @@ def explain(
 ) -> BaseException:
     """What ended a guest, as an EdgeError; what was not about the guest (cancellation) as it is."""
     error = _error(exc, sandboxes.profile.component)
+    if error is not exc:
+        error.__cause__ = exc
     if isinstance(error, GuestError):
         error.component = sandboxes.profile.component
         error.invocation = sandbox.id if sandbox is not None else ""

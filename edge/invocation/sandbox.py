@@ -23,6 +23,7 @@ from edge.engine.pool import INSTANCES_PER_SLOT, TABLES_PER_SLOT
 from edge.engine.values import Trap
 from edge.errors import GuestError, Overloaded
 from edge.invocation.admission import Budget, Gate
+from edge.invocation.meter import Meter
 from edge.invocation.printing import Printing
 from edge.invocation.report import Reporter
 from edge.spin.platform import Platform
@@ -139,18 +140,24 @@ class Sandbox(Context):
 
 class Sandboxes:
     """The sandboxes of one component. `gate` admits; `take` and `give` are for who was admitted,
-    `report` is told what failed."""
+    `report` is told what failed, `meter` what came, also to other versions.
+    """
 
-    def __init__(self, component: Component, profile: Profile, node: Node) -> None:
+    def __init__(
+        self, component: Component, profile: Profile, node: Node, meter: Meter | None = None
+    ) -> None:
         self.component = component
         self.profile = profile
         self.node = node
+        self.meter = meter or Meter()
+        self.meter.places.add(self)
         options = profile.options
         self.gate = Gate(
             node.budget, profile.component,
             # Scratch files are in memory, too.
             memory=options.memory + options.scratch, slots=_slots(component),
             concurrency=options.concurrency, queue=options.queue, timeout=options.queue_timeout,
+            meter=self.meter,
         )  # fmt: skip
         self._ids = map(f"{secrets.token_hex(4)}-%x".__mod__, itertools.count(1))
         # Each of these holds a place in the budget, which takes it back when others need it.
@@ -164,6 +171,21 @@ class Sandboxes:
         self._connected = bool(profile.grants.hosts)
         self._printing = Printing()
         self.report = Reporter(profile.application, profile.component)
+
+    @property
+    def in_flight(self) -> int:
+        """Events that were admitted and have not ended."""
+        return self.gate.active
+
+    @property
+    def queued(self) -> int:
+        """Events that wait to be admitted."""
+        return self.gate.queued
+
+    @property
+    def kept(self) -> int:
+        """Instances that wait for events."""
+        return len(self._ready) + len(self._idle)
 
     def emit(self, invocation: str, stream: str, line: str) -> None:
         """A guest printed that; what goes into the log of it is bounded."""

@@ -8,19 +8,30 @@ from typing import Any
 from edge.application import wagi
 from edge.application.routes import Match
 from edge.errors import EdgeError, GuestError
-from edge.invocation.run import Run, start
+from edge.invocation.meter import Meter
+from edge.invocation.run import Ended, Run, start
 from edge.invocation.sandbox import Sandbox, Sandboxes
 from edge.wasi.cli import Exit
 from edge.wasi.http.message import Reply, Request
 
 
 class WagiInvoker:
-    """Runs a component's command for each request. `export`: the number of its start function."""
+    """Runs a component's command for each request. `export`: the number of its start function;
+    `meter`: counts what it runs, by default the component's.
+    """
 
-    __slots__ = ("_argv", "_base_path", "_export", "sandboxes")
+    __slots__ = ("_argv", "_base_path", "_export", "_meter", "sandboxes")
 
-    def __init__(self, sandboxes: Sandboxes, export: int, argv: str, base_path: str = "/") -> None:
+    def __init__(
+        self,
+        sandboxes: Sandboxes,
+        export: int,
+        argv: str,
+        base_path: str = "/",
+        meter: Meter | None = None,
+    ) -> None:
         self.sandboxes = sandboxes
+        self._meter = meter
         self._export = export
         self._argv = argv
         self._base_path = base_path
@@ -41,8 +52,17 @@ class WagiInvoker:
             sandbox.stdout = output
             return ()
 
+        def ended(_id: str, error: BaseException | None) -> BaseException | None:
+            if error is not None and not _exited_well(error):
+                return error
+            try:
+                output.end()
+            except GuestError as exc:
+                return exc
+            return GuestError(f"answered {output.status}") if output.status >= 500 else None
+
         try:
-            await self._run(arguments, reply)
+            await self._run(arguments, ended, reply)
             output.end()
         except EdgeError as exc:
             if isinstance(exc, GuestError):
@@ -53,14 +73,14 @@ class WagiInvoker:
             reply.abort(ConnectionAbortedError("the invocation was cancelled"))
             raise
 
-    async def _run(self, arguments: Any, reply: Reply) -> None:
+    async def _run(self, arguments: Any, ended: Ended, reply: Reply) -> None:
         """Runs the command; exit(0) is success."""
         try:
-            run = start(self.sandboxes, self._export, arguments)
+            run = start(self.sandboxes, self._export, arguments, ended, self._meter)
             if isinstance(run, Run):
                 await run.finish(lambda: reply.written if reply.started else None)
         except GuestError as exc:
-            if not (isinstance(exc.__cause__, Exit) and exc.__cause__.status == 0):
+            if not _exited_well(exc):
                 raise
 
     def _environment(self, request: Request, match: Match[Any]) -> Mapping[str, str]:
@@ -78,6 +98,10 @@ class WagiInvoker:
         )
 
 
+def _exited_well(error: BaseException) -> bool:
+    return isinstance(error.__cause__, Exit) and error.__cause__.status == 0
+
+
 def _length(declared: bytes | None, request: Request) -> int | None:
     if declared is not None and declared.isdigit():  # a guest that calls another may write anything
         return int(declared)
@@ -87,10 +111,11 @@ def _length(declared: bytes | None, request: Request) -> int | None:
 class _Output:
     """The command's stdout: the response's head, then its body, straight into the reply."""
 
-    __slots__ = ("_head", "_reply")
+    __slots__ = ("_head", "_reply", "status")
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
+        self.status = 0
         self._head: wagi.HeadReader | None = wagi.HeadReader()
 
     @property
@@ -122,6 +147,6 @@ class _Output:
         self._reply.finish()
 
     def _start(self, head: wagi.Head) -> None:
-        self._head = None
+        self._head, self.status = None, head.status
         self._reply.start(head.status, head.headers)
         self._reply.write(head.rest)

@@ -150,6 +150,7 @@ class Applications:
                 await health.check(live)
         except BaseException:
             live.close()
+            self._forget(entry.name)
             raise
         return Version(wanted, digest, live)
 
@@ -194,6 +195,7 @@ class Applications:
         version = _version(candidate)
         if version is not None and not self._in_use(version):
             self._retire(version)
+            self._forget(version.name)
 
     # Changing what serves. None of it awaits.
 
@@ -216,6 +218,7 @@ class Applications:
             if old is not None:
                 old.disconnect()
                 self._retire(old.version)
+            self._forget(name)
             return
         slot = Slot(version, ports=old.ports if old else {})
         self._slots[name] = slot
@@ -322,6 +325,11 @@ class Applications:
         """Requests under way go on, nothing is kept ready."""
         version.live.close()
         self._unsettled += 1
+
+    def _forget(self, name: str) -> None:
+        """What was counted of an application goes with it."""
+        if name not in self._slots:
+            self._node.meters.drop(name)
 
     def _settle(self, changed: int) -> None:
         """What is loaded lives for long: the collector need not look at it again and again."""

@@ -11,9 +11,11 @@ import asyncio
 import ipaddress
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from edge import config
@@ -27,6 +29,7 @@ from edge.node.fleet import FleetService, Hosted
 from edge.node.listening import Listening, listen
 from edge.node.logs import log_routes
 from edge.node.manager import Manager
+from edge.node.metrics.figures import Figures
 from edge.node.node import Node, open_node
 from edge.node.services import Services
 from edge.node.services import Settings as ServiceSettings
@@ -131,6 +134,10 @@ class Daemon:
         self._http: Listening | None = None
         self._jobs: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
+        self.figures = Figures(
+            parts.guests, parts.applications, parts.services, parts.sync, parts.fleet,
+            partial(_stored, parts.store), settings.quota, parts.clock, time.monotonic(),
+        )  # fmt: skip
 
     # For the API
 
@@ -301,7 +308,7 @@ async def open_daemon(
             Control(daemon),
             settings.node.socket,
             settings.node.group,
-            readings=parts.fleet.readings,
+            readings={**parts.fleet.readings, "/v1/metrics": daemon.figures},
             operations=parts.fleet.operations,
             routes=log_routes(recent),
         )

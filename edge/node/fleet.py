@@ -153,6 +153,13 @@ class FleetService:
             return about
         return {**about, "alive": len(self._peering.peers.alive())}
 
+    def counts(self) -> dict[str, int] | None:
+        """How many peers are known, and how many of them live; None without a fleet."""
+        if self._peering is None:
+            return None
+        peers = self._peering.peers
+        return {"known": len(peers.peers()), "alive": len(peers.alive())}
+
     def peers(self) -> dict[str, Any]:
         """As `edge peers --json` has it."""
         found: dict[str, Any] = {"node": None, "peers": [], "reports": []}

@@ -43,7 +43,7 @@ async def check(live: LiveApplication, deadline: float = DEADLINE) -> None:
     asked = {t.component: None for t in live.application.http if t.component}
     for id in asked:
         path = live.application.components[id].options.health
-        handler = live.chained(id)
+        handler = live.probe(id)
         if path is not None and handler is not None:
             status = await _ask(live.name, id, handler, path or _UNSTATED, deadline)
             if not (200 <= status < 400 if path else status < 500):

@@ -7,7 +7,7 @@ import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edge import config, spin, wasi
@@ -26,6 +26,7 @@ from edge.invocation.admission import Budget
 from edge.invocation.application import LiveApplication
 from edge.invocation.event import KINDS
 from edge.invocation.handlers import HANDLERS
+from edge.invocation.meter import Meters
 from edge.invocation.sandbox import Profile, Sandboxes
 from edge.node.services import read_triggers
 from edge.registry.local import LocalApplication
@@ -65,6 +66,7 @@ class Node:
     shared: sandbox.Node
     stores: Stores
     blocked: tuple[Network, ...] = ()
+    meters: Meters = field(default_factory=Meters)
 
     async def activate(
         self,
@@ -108,7 +110,8 @@ class Node:
             files = local.files.get(id, ())
             tree = await asyncio.to_thread(Tree.build, files) if files else None
             component = await self._component(local.sources[id], id, progress)
-            return Sandboxes(component, replace(profiles[id], tree=tree), self.shared)
+            meter = self.meters.of(application.name, id)
+            return Sandboxes(component, replace(profiles[id], tree=tree), self.shared, meter)
 
         ready = {} if asleep else {id: await load(id) for id in used}
         live = chain.live = LiveApplication(application, ready, triggers, base_path, load)

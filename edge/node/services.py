@@ -297,6 +297,14 @@ class Services:
             for (kind, _), running in self._running.items():
                 group.create_task(running.service.drain(timeout), name=f"drain {kind}")
 
+    def figures(self, kind: Kind) -> list[dict[str, Any]]:
+        """What those of one type count, one for each server. JSON."""
+        return [
+            figures()
+            for (of, _), running in self._running.items()
+            if of == kind and (figures := getattr(running.service, "figures", None)) is not None
+        ]
+
     def _server(self, kind: Kind, declared: Declared) -> Any:
         return _TYPES[kind].server(self._settings, declared)
 

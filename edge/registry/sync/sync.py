@@ -33,6 +33,7 @@ from edge.registry.sync.rounds import Rounds
 from edge.registry.sync.state import State
 from edge.registry.sync.statefile import StateFile
 from edge.registry.sync.status import AppStatus
+from edge.registry.sync.tally import Tally
 from edge.registry.sync.wanted import Host, Wanted
 from edge.registry.sync.worker import Note, Worker, silent, uninterrupted
 
@@ -268,6 +269,10 @@ class Sync:
     def last_look(self) -> float | None:
         """When all references were last asked for, in trusted Unix time."""
         return self._last_look
+
+    @property
+    def tally(self) -> Tally:
+        return self._worker.tally
 
     async def wait_idle(self) -> None:
         """Until nothing is being pulled, prepared or swapped. What soaks is idle."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -29,6 +30,7 @@ from edge.registry.sync.shielded import uninterrupted
 from edge.registry.sync.stage import Stage
 from edge.registry.sync.state import State, Version
 from edge.registry.sync.statefile import StateFile
+from edge.registry.sync.tally import Tally
 from edge.registry.sync.wanted import Candidate, Host, Wanted
 
 __all__ = ["Note", "Worker", "silent", "uninterrupted"]
@@ -74,6 +76,7 @@ class Worker:
         self._purged = purged
         self._paused: dict[str, Pause] = {}
         self._prepares = asyncio.Semaphore(_PREPARES)
+        self.tally = Tally()
         self.stage = Stage(state, store, host, clock=clock, changed=self._again, note=note)
 
     async def attempt(
@@ -82,6 +85,7 @@ class Worker:
         """As far as it gets. `by_hand`: neither what is watched, nor a registry that does not
         answer, nor what could not be made live before holds it up. `retry`: nor what went back.
         """
+        began = time.monotonic()
         try:
             if record.wanted is None:
                 await uninterrupted(self.remove(record, lambda state: state))
@@ -91,6 +95,7 @@ class Worker:
                 await self.update(
                     record, record.wanted, retry=retry, by_hand=by_hand, network=network
                 )
+                self.tally.succeeded += 1
         except EdgeError as error:
             self._failed(record, error)
         except OSError as error:
@@ -99,6 +104,7 @@ class Worker:
         except Exception as error:  # the border of one retry loop
             _log.exception("%s: an error of edge itself", record.name)
             self._failed(record, EdgeError(f"{record.name}: an error of edge itself: {error!r}"))
+        self.tally.seconds += time.monotonic() - began
 
     async def bring(self, records: Iterable[Record]) -> None:
         """Attempts each, many at a time, without a network; they go live in their order."""
@@ -318,6 +324,8 @@ class Worker:
                 extra={"MESSAGE_ID": FAILED, "EDGE_APP": record.name},
             )  # fmt: skip
         record.error, record.failures = error, record.failures + 1
+        self.tally.undelivered += is_transient(error)
+        self.tally.failed += not is_transient(error)
         now = asyncio.get_running_loop().time()
         if is_transient(error) and record.wanted is not None:
             until = self._paused_until(record.wanted.entry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +11,7 @@ from edge.application.topics import check_topic
 from edge.config import Mqtt, parse_mqtt_url
 from edge.errors import ConfigError
 from edge.spin.broker import BrokerOptions, Will
+from edge.triggers.mqtt.counts import Counts
 
 __all__ = ["OFFLINE", "ONLINE", "Access", "Role"]
 
@@ -23,11 +24,14 @@ ONLINE, OFFLINE = b"online", b"offline"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """`credentials`: the directory where systemd puts them. What blocks says so."""
+    """`credentials`: the directory where systemd puts them; `counts`: of all its connections. What
+    blocks says so.
+    """
 
     settings: Mqtt
     client_id: str
     credentials: Path | None = None
+    counts: Counts = field(default_factory=Counts, compare=False)
 
     @property
     def where(self) -> str:

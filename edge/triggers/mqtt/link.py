@@ -28,6 +28,7 @@ class Link:
 
     def __init__(self, access: Access, state: State, outlet: Outlet, role: Role) -> None:
         self.loop = asyncio.get_running_loop()
+        self.counts = access.counts
         self.runs: set[Run] = set()
         self._access = access
         self._connector = Connector(access, role)
@@ -54,6 +55,10 @@ class Link:
         self._where = access.where
 
     # --- what its owner calls ---------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        return self._broker is not None and self._broker.alive
 
     def adopt(self, table: Table) -> None:
         """From now on messages go to these targets; what is under way keeps its own."""
@@ -210,6 +215,7 @@ class Link:
         runs = [Run(delivery, target) for target in self._table.targets(message)]
         delivery.open = len(runs)
         self._count(message, len(runs) > 0)
+        self.counts.received += 1
         return delivery, runs
 
     def _started(self, delivery: Delivery) -> None:

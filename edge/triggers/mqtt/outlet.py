@@ -27,6 +27,7 @@ class Outlet:
 
     def __init__(self, access: Access) -> None:
         self._connector = Connector(access, "out")
+        self._counts = access.counts
         self._broker: Broker | None = None
         self._needed = asyncio.Event()
         self._unconfirmed: dict[Run, Publication] = {}
@@ -104,6 +105,7 @@ class Outlet:
             self._sent.discard(run)
             self._unconfirmed.pop(run, None)
             suspected = self._losses.pop(run, 0)
+            self._counts.published += error is None
             run.confirmed(error)
             if (suspected or self._losses) and broker.alive:
                 self._advance(broker)

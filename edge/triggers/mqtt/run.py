@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from edge.invocation.event import Event, Outcome, Status
 from edge.spin.broker import BrokerError, Message, MessageProperties
 from edge.triggers.mqtt import deadletter
+from edge.triggers.mqtt.counts import Counts
 from edge.triggers.mqtt.target import Target
 
 __all__ = ["Delivery", "Host", "Publication", "Run", "shown"]
@@ -34,6 +35,7 @@ class Host(Protocol):
 
     loop: asyncio.AbstractEventLoop
     runs: set[Run]  # those that are not final
+    counts: Counts
     closed: bool  # nothing starts any more
 
     def event(self, message: Message) -> Event: ...
@@ -206,6 +208,10 @@ class Run:
     def __str__(self) -> str:
         return f"trigger {self.target.trigger.id}: message {self.delivery.event.id}"
 
+    def _again(self, pause: float) -> None:
+        self.delivery.host.counts.again += 1
+        self._later(pause, self._attempt)
+
     def _attempt(self) -> None:
         self._timer = None
         try:
@@ -238,7 +244,7 @@ class Run:
             self._busy += 1
             pause = _jittered(_FIRST_BUSY, _LAST_BUSY, self._busy)
             self._began += pause  # waiting for room is not part of the time for retries
-            self._later(pause, self._attempt)
+            self._again(pause)
         elif outcome.status is Status.REJECTED:
             self._dead(outcome.reason)
         else:
@@ -258,7 +264,7 @@ class Run:
         elif delivery.expires is not None and now + pause > delivery.expires:
             self._dead(f"{reason}; then it expired")
         else:
-            self._later(pause, self._attempt)
+            self._again(pause)
 
     def _later(self, pause: float, call: Any) -> None:
         self._timer = self.delivery.host.loop.call_later(pause, call)
@@ -276,6 +282,7 @@ class Run:
 
     def _dead(self, reason: str) -> None:
         message = self.delivery.message
+        self.delivery.host.counts.dead += 1
         try:
             topic = self.target.dead_letter(message)
         except ValueError as exc:

@@ -6,10 +6,10 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from edge.config import Mqtt
 from edge.triggers.mqtt.access import Access, Role
@@ -84,6 +84,16 @@ class MqttService:
         """Until the broker has taken every subscription of the last `update`."""
         for link, _ in self._links.values():
             await link.ready()
+
+    def figures(self) -> dict[str, Any]:
+        """What is counted. JSON."""
+        assert self._access is not None
+        connected = [link.connected for link, _ in self._links.values()]
+        return {
+            "broker": self._access.where,
+            "connected": bool(connected) and all(connected),
+            **asdict(self._access.counts),
+        }
 
     async def drain(self, timeout: float) -> None:
         """Takes no more messages, finishes and acknowledges those under way, says goodbye.

@@ -118,18 +118,20 @@ class OutgoingResponse:
 
 @final
 class ResponseOutparam:
-    """Where a guest puts its response. `answered`: it did, with a response or an error code.
+    """Where a guest puts its response. `answered`: it did, with a response or an error code;
+    `status`: of the response, 0 without one.
 
     Of a guest that returned or failed without an answer nothing reached the reply, which is then
     for the caller to abort.
     """
 
-    __slots__ = ("_method", "_reply", "answered")
+    __slots__ = ("_method", "_reply", "answered", "status")
 
     def __init__(self, reply: Reply, method: str) -> None:
         self._reply = reply
         self._method = method
         self.answered = False
+        self.status = 0
 
     @staticmethod
     def set(_context: object, param: ResponseOutparam, response: Ok | Err) -> None:
@@ -137,4 +139,5 @@ class ResponseOutparam:
         if isinstance(response, Err):
             param._reply.abort(failure(response.payload))
         else:
+            param.status = response.value.status_code()
             response.value.send(param._reply, param._method)

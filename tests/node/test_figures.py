@@ -1,0 +1,133 @@
+"""`GET /v1/metrics` of a real node: as many as there were, whatever they came by."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mqtt_lab import Peer, mosquitto
+from node_lab import Node, application, node
+
+from edge.node.client import NodeClient
+
+Guest = Callable[[str], Path]
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def make(guest: Guest, tmp_path: Path) -> Make:
+    """`make("a", "status", trigger)`: a folder with an application of one guest."""
+
+    def made(name: str, wasm: str, trigger: str = "") -> Path:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        trigger = trigger or '[[trigger.http]]\nroute = "/..."\ncomponent = "guest"'
+        (folder / "spin.toml").write_text(
+            f'spin_manifest_version = 2\n[application]\nname = "{name}"\n{trigger}\n'
+            f'[component.guest]\nsource = "{guest(wasm)}"\n'
+        )
+        return folder
+
+    return made
+
+
+def figures(running: Node) -> dict[str, Any]:
+    async def ask() -> Any:
+        async with NodeClient(running.socket) as client:
+            return await client.get("/v1/metrics")
+
+    found: dict[str, Any] = asyncio.run(ask())
+    return found
+
+
+def components(running: Node) -> dict[str, dict[str, Any]]:
+    return {found["application"]: found for found in figures(running)["components"]}
+
+
+def test_requests_are_counted_once_each_over_swaps(make: Make, tmp_path: Path) -> None:
+    folder = make("a", "status")
+    with node(tmp_path, application("a", folder)) as running:
+        paths = ["/200"] * 40 + ["/404"] * 10 + ["/500"] * 7
+        with ThreadPoolExecutor(8) as pool:
+            statuses = [status for status, _ in pool.map(running.get, paths)]
+        assert statuses.count(500) == 7
+        (found,) = figures(running)["components"]
+        assert (found["application"], found["component"]) == ("a", "guest")
+        assert {k: n for k, n in found["outcomes"].items() if n} == {"ok": 50, "failed": 7}
+        assert found["in_flight"] == found["queued"] == 0
+        for measured in (found["latency"], found["queue"]):
+            assert len(measured["counts"]) == len(measured["bounds"]) + 1
+        assert sum(found["latency"]["counts"]) == 57
+        assert 0 < found["latency"]["sum"] < 57 * 30
+
+        make("a", "hello")
+        running.hangup()
+        running.until(lambda: running.get()[1].startswith(b"hello"))
+        before = components(running)["a"]["outcomes"]["ok"]
+        running.get()
+        assert components(running)["a"]["outcomes"] == {**found["outcomes"], "ok": before + 1}
+
+        (tmp_path / "edge.toml").write_text(
+            (tmp_path / "edge.toml").read_text().partition("[[application]]")[0]
+        )
+        running.hangup()
+        running.until(lambda: not figures(running)["components"])
+
+
+def test_what_the_node_says_of_itself(make: Make, tmp_path: Path) -> None:
+    with node(tmp_path, application("a", make("a", "hello"))) as running:
+        found = figures(running)
+        assert found["at"] > Path(__file__).stat().st_mtime
+        own = found["node"]
+        pages = int(Path(f"/proc/{running.process.pid}/statm").read_text().split()[1])
+        assert 0.5 < own["memory"]["rss"] / (pages * 4096) < 2
+        assert 0 < own["memory"]["pss"] <= own["memory"]["rss"] * 1.5
+        assert 0 <= own["pool"]["slots_used"] < own["pool"]["slots"]
+        assert own["pool"]["memory"] > own["pool"]["memory_used"] >= 0
+        assert own["loop_lag"] >= 0
+        assert 0 < own["store"]["used"] < own["store"]["quota"]
+        assert own["disk"]["written"] >= 0
+        assert (own["applications"], own["peers"], own["mqtt"]) == (1, None, [])
+        assert own["sync"]["succeeded"] >= 1
+
+
+async def test_messages_are_counted(
+    make: Make, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    trigger = (
+        '[[trigger.mqtt]]\nid = "in"\ntopic = "t/#"\nqos = "1"\ncomponent = "guest"\n'
+        '[component.guest.tool.edge.trigger.in]\nretries = 1\ndead_letter = "dead"'
+    )
+    with mosquitto(tmp_path_factory.mktemp("broker")) as broker:
+        config = f'[mqtt]\nurl = "{broker.url}"\n'
+        config += application("a", make("a", "on_message", trigger))
+        with node(tmp_path, config) as running:
+            async with Peer(broker.port) as peer:
+                # What says that the node has subscribed.
+                await peer.subscribe("edge/+/status")
+                while (await peer.get()).payload != b"online":
+                    pass
+                await peer.subscribe("dead")
+                for topic in ("t/x", "t/y", "t/trap"):
+                    await peer.publish(topic, b"hello")
+                await peer.get()
+                # The broker confirms it when it has given it to others, perhaps.
+                await asyncio.to_thread(
+                    running.until, lambda: figures(running)["node"]["mqtt"][0]["published"]
+                )
+            found = await asyncio.to_thread(figures, running)
+    ((of_broker,), (component,)) = found["node"]["mqtt"], found["components"]
+    assert of_broker == {
+        "broker": of_broker["broker"],
+        "connected": True,
+        "received": 3,
+        "published": 1,
+        "again": 1,
+        "dead": 1,
+    }
+    assert component["outcomes"]["ok"] == 2
+    assert component["outcomes"]["failed"] == 2, "it was tried twice"
