@@ -1,7 +1,7 @@
 """`make bench`: ours and the peers side by side, in interleaved rounds. A table, and bench.json.
 
-    run.py [--rounds 3] [--seconds 3] [--only micro,http,memory,start,mqtt,density,fleet]
-           [--json FILE] [--keep] [--readme]
+    run.py [--rounds 3] [--seconds 3] [--json FILE] [--keep] [--readme]
+           [--only micro,http,instructions,memory,start,mqtt,density,fleet]
 
 Every server runs on core 0, the load comes from core 1. A figure is the median of its rounds; a
 ratio is the median of the ratios of each round, so that a noisy minute hits both sides.
@@ -29,12 +29,14 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "guests")]
 
-import build  # noqa: E402
 import density  # noqa: E402
 import fleet  # noqa: E402
+import instructions  # noqa: E402
 import mqtt  # noqa: E402
 from load import Result, load  # noqa: E402
 from servers import Server, aiohttp_bare, edge, wasmtime_serve  # noqa: E402
+
+import build  # noqa: E402
 
 Start = Callable[[], AbstractContextManager[Server]]
 BODY = 64 * 1024
@@ -133,6 +135,17 @@ class Bench:
         for what in ("p50", "p99"):
             figures = {n: [getattr(r, what) for r in rs] for n, rs in half.items()}
             self.add(f"{row}, half load, {what}", "µs", figures)
+
+    def instructions(self) -> None:
+        """What does not depend on the machine: thousands of instructions of a request."""
+        small, few = guest("hello"), instructions.MEMORIES
+        figures = instructions.row(
+            {
+                "edge": lambda under: edge(small, under=under),
+                "wasmtime serve": lambda under: wasmtime_serve(small, under=under, memories=few),
+            }
+        )
+        self.add("small guest: instructions of a request", "10³", figures)
 
     # --- memory and start -----------------------------------------------------------------------
 
@@ -333,7 +346,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=3)
-    parser.add_argument("--only", default="micro,http,memory,start,mqtt,density,fleet")
+    parser.add_argument("--only", default="micro,http,instructions,memory,start,mqtt,density,fleet")
     parser.add_argument("--json", type=Path, default=ROOT / "bench.json")
     parser.add_argument(
         "--keep", action="store_true", help="rows that are not measured stay as the JSON has them"

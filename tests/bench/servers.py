@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,9 +76,16 @@ def running(
 
 @contextmanager
 def edge(
-    wasm: Path, path: str = "/", state: Path | None = None, cores: str = CORE, **options: object
+    wasm: Path,
+    path: str = "/",
+    state: Path | None = None,
+    cores: str = CORE,
+    under: Sequence[str] = (),
+    **options: object,
 ) -> Iterator[Server]:
-    """Ours, with an application of one component. `options`: of its tool.edge table."""
+    """Ours, with an application of one component. `under`: the command that runs it; `options`: of
+    its tool.edge table.
+    """
     port = free_port()
     with TemporaryDirectory() as folder:
         manifest = Path(folder) / "spin.toml"
@@ -86,7 +93,7 @@ def edge(
         command = [str(Path(sys.executable).parent / "edge"), "up", folder]
         command += ["--listen", f"127.0.0.1:{port}"]
         command += ["--state-dir", str(state or Path(folder) / "state")]
-        with running(command, port, path, cores) as server:
+        with running([*under, *command], port, path, cores) as server:
             yield server
 
 
@@ -116,17 +123,26 @@ def _toml(options: dict[str, object]) -> str:
 
 @contextmanager
 def wasmtime_serve(
-    wasm: Path, path: str = "/", cores: str = CORE, reuse: int = 1
+    wasm: Path,
+    path: str = "/",
+    cores: str = CORE,
+    reuse: int = 1,
+    under: Sequence[str] = (),
+    memories: int | None = None,
 ) -> Iterator[Server]:
-    """The Rust peer, pooling on, a fresh instance for each request unless `reuse` says more."""
+    """The Rust peer, pooling on, a fresh instance for each request unless `reuse` says more.
+    `memories`: of its pool, where addresses are few.
+    """
     port = free_port()
     command = [str(peer()), "serve", "-S", "cli", "-O", "pooling-allocator=y"]
+    if memories is not None:
+        command += ["-O", f"pooling-total-memories={memories}"]
     if reuse > 1:
         command += ["--max-instance-reuse-count", str(reuse)]
     else:
         command += ["--max-instance-reuse-count", "1"]
     command += ["--addr", f"127.0.0.1:{port}", str(wasm)]
-    with running(command, port, path, cores) as server:
+    with running([*under, *command], port, path, cores) as server:
         yield server
 
 
