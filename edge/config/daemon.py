@@ -14,6 +14,7 @@ __all__ = [
     "ApplicationEntry",
     "Daemon",
     "Fleet",
+    "HomeAssistant",
     "Mirror",
     "Mount",
     "Node",
@@ -113,6 +114,15 @@ class Mirror:
 
 
 @dataclass(frozen=True, slots=True)
+class HomeAssistant:
+    """Whether the node and its applications are devices there, by the broker of `Mqtt`."""
+
+    enabled: bool = False
+    prefix: str = "homeassistant"  # where it listens for discovery
+    interval: float = 30.0  # seconds between two messages of counts
+
+
+@dataclass(frozen=True, slots=True)
 class Daemon:
     """All of edge.toml. `directory`: what relative paths in it start from (resolved already)."""
 
@@ -128,4 +138,5 @@ class Daemon:
     quota: int = 4096 * MiB  # of the content store, bytes
     defaults: Mapping[str, object] = field(default_factory=dict)  # options of every component
     stores: Stores = field(default_factory=Stores)
+    home_assistant: HomeAssistant = field(default_factory=HomeAssistant)
     blocked: tuple[str, ...] = ()  # networks that no guest reaches

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Protocol
 
@@ -68,7 +68,7 @@ class Meter:
     many were admitted at once, `waits`: how long the others waited for that.
     """
 
-    __slots__ = ("entered", "latency", "ok", "outcomes", "places", "waits")
+    __slots__ = ("entered", "latency", "ok", "outcomes", "places", "told", "waits")
 
     def __init__(self) -> None:
         self.ok = 0
@@ -77,6 +77,8 @@ class Meter:
         self.entered = 0
         self.waits = Histogram()
         self.places: weakref.WeakSet[Place] = weakref.WeakSet()
+        # Called once, when something is counted: who tells others of it needs no timer before.
+        self.told: Callable[[], None] | None = None
 
     def succeeded(self, began: float) -> None:
         """An invocation ended that was admitted at `began`, of the monotonic clock."""
@@ -86,6 +88,8 @@ class Meter:
         latency = self.latency
         latency.sum += took
         latency.counts[bisect_left(BOUNDS, took)] += 1
+        if self.told is not None:
+            self._tell()
 
     def failed(self, began: float, error: BaseException | None) -> None:
         """… which did not go well. None: the guest said so itself."""
@@ -93,10 +97,17 @@ class Meter:
         self.outcomes[outcome] += 1
         if outcome != "overloaded":  # it did not run
             self.latency.add(monotonic() - began)
+        if self.told is not None:
+            self._tell()
 
     def refused(self, error: BaseException) -> None:
         """An event was not run."""
         self.outcomes[_outcome(error)] += 1
+
+    def _tell(self) -> None:
+        told, self.told = self.told, None
+        if told is not None:
+            told()
 
 
 class Meters:
@@ -104,13 +115,24 @@ class Meters:
 
     def __init__(self) -> None:
         self._all: dict[tuple[str, str], Meter] = {}
+        self._told: Callable[[], None] | None = None
 
     def __iter__(self) -> Iterator[tuple[str, str, Meter]]:
         return ((*names, meter) for names, meter in sorted(self._all.items()))
 
     def of(self, application: str, component: str) -> Meter:
         """The same one for every version."""
-        return self._all.setdefault((application, component), Meter())
+        meter = self._all.get((application, component))
+        if meter is None:
+            meter = self._all[application, component] = Meter()
+            meter.told = self._told
+        return meter
+
+    def tell(self, once: Callable[[], None]) -> None:
+        """Calls it when the next invocation of any component ends, at most once for each."""
+        self._told = once
+        for meter in self._all.values():
+            meter.told = once
 
     def drop(self, application: str) -> None:
         """It is gone from the node."""

@@ -8,13 +8,12 @@ end       SIGTERM: no more events, those under way finish; a second signal ends 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,32 +22,21 @@ from edge.errors import EdgeError
 from edge.invocation.application import LiveApplication
 from edge.node import claim, configuration
 from edge.node.api import Api
-from edge.node.applications import Applications
 from edge.node.control import Control, Facts
-from edge.node.fleet import FleetService, Hosted
+from edge.node.homeassistant import home_assistant
 from edge.node.listening import Listening, listen
 from edge.node.logs import log_routes
 from edge.node.manager import Manager
 from edge.node.metrics.figures import Figures
-from edge.node.node import Node, open_node
-from edge.node.services import Services
-from edge.node.services import Settings as ServiceSettings
+from edge.node.node import Node
+from edge.node.parts import Parts, compose
 from edge.node.signals import Signals, cancel_on_sigterm
-from edge.node.trusting import Trusting
-from edge.platform.clock import TrustedClock
-from edge.platform.credentials import credentials_directory
 from edge.platform.journal import stderr_is_journal
 from edge.platform.journalctl import own_unit
 from edge.platform.recent import Recent
-from edge.registry.credentials import docker_config
 from edge.registry.digest import Digest
-from edge.registry.mirror import Mirror
 from edge.registry.reference import Reference
 from edge.registry.store import ContentStore
-from edge.registry.sync.registries import Registries
-from edge.registry.sync.statefile import StateFile
-from edge.registry.sync.sync import Sync
-from edge.spin.platform import Stores
 
 __all__ = ["Daemon", "run"]
 
@@ -103,27 +91,11 @@ async def _serve(
             await daemon.drain(signals.stop)
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """What a daemon is composed of."""
-
-    guests: Node
-    applications: Applications
-    services: Services
-    sync: Sync
-    store: ContentStore
-    registries: Registries
-    trusting: Trusting
-    mirror: Mirror
-    clock: TrustedClock
-    fleet: FleetService
-
-
 class Daemon:
     """A node at work, as signals and the API see it. Made by `open_daemon`."""
 
     def __init__(
-        self, read: Read, settings: config.Daemon, notes: Sequence[str], parts: _Parts
+        self, read: Read, settings: config.Daemon, notes: Sequence[str], parts: Parts
     ) -> None:
         self.settings = settings
         self.sync = parts.sync
@@ -296,7 +268,7 @@ async def open_daemon(
     reload. `recent`: what it logs. Raises EdgeError.
     """
     async with AsyncExitStack() as stack:
-        parts = await _compose(stack, settings)
+        parts = await compose(stack, settings)
         daemon = Daemon(read, settings, notes, parts)
         parts.mirror.pushed = daemon.pushed
         stack.push_async_callback(daemon.close)
@@ -313,64 +285,11 @@ async def open_daemon(
             routes=log_routes(recent),
         )
         await stack.enter_async_context(api)
+        await stack.enter_async_context(
+            home_assistant(settings, parts.sync, parts.applications, parts.guests.meters)
+        )
         stack.callback(recent.end)
         yield daemon
-
-
-async def _compose(stack: AsyncExitStack, settings: config.Daemon) -> _Parts:
-    node = settings.node
-    credentials = node.credentials_dir or credentials_directory()
-    clock = await asyncio.to_thread(TrustedClock, node.state_dir / "clock")
-    store = ContentStore(node.state_dir, quota=settings.quota)
-    stores = Stores(node.state_dir, settings.stores)
-    guests = await stack.enter_async_context(
-        open_node(
-            node.state_dir / "code",
-            settings.limits,
-            stores=stores,
-            blocked=tuple(map(ipaddress.ip_network, settings.blocked)),
-        )
-    )
-    services = await stack.enter_async_context(
-        Services(ServiceSettings(node.state_dir, settings.mqtt, credentials, several=True))
-    )
-    applications = await stack.enter_async_context(
-        Applications(guests, services, settings, credentials=credentials)
-    )
-    docker = docker_config(os.environ)
-    registries = await stack.enter_async_context(
-        Registries(
-            settings.registries,
-            docker=docker,
-            credentials=credentials,
-            note=_log.info,
-            clock=clock,
-        )
-    )
-    trusting = Trusting(settings, store, registries, clock)
-    await trusting.load()
-    sync = await stack.enter_async_context(
-        Sync(
-            settings.sync,
-            StateFile(node.state_dir),
-            store,
-            applications,
-            registries,
-            clock=clock,
-            verify=trusting.verify,
-            follow=trusting.follow if trusting.follower else None,
-            purge=stores.purge,
-            note=_log.info,
-        )
-    )
-    if trusting.follower is not None and trusting.knows_fleet:
-        sync.set_fleet(trusting.follower.wanted)
-    mirror = Mirror(settings.mirror, store, note=_log.info)
-    hosted = Hosted(settings, clock, sync, store, registries, lambda: trusting.generation)
-    fleet = FleetService(hosted)
-    return _Parts(
-        guests, applications, services, sync, store, registries, trusting, mirror, clock, fleet
-    )
 
 
 def _make_state_dir(path: Path) -> None:

@@ -68,6 +68,7 @@ def mistake(text: str, *, check: bool = False) -> str:
 def test_an_empty_file_is_a_node_with_the_defaults(here: Path) -> None:
     assert read("") == (Daemon(), ())
     empty = "[node]\n[http]\n[http.limits]\n[mqtt]\n[sync]\n[fleet]\n[mirror]\n[limits]\n[stores]"
+    empty += "\n[home_assistant]"
     assert read(empty) == (Daemon(), ())
 
 
@@ -96,6 +97,10 @@ def test_what_is_written_is_what_the_daemon_gets(here: Path) -> None:
         error_rate = 0.25
         [mirror]
         listen = ""
+        [home_assistant]
+        enabled = true
+        prefix = "ha/discovery"
+        interval = "1m"
         [limits]
         memory = "512MiB"
         instances = 9
@@ -130,6 +135,7 @@ def test_what_is_written_is_what_the_daemon_gets(here: Path) -> None:
     )
     assert found.sync == config.Sync(interval=300, jitter=0, soak=0, error_rate=0.25)
     assert found.mirror == config.Mirror(listen=None)
+    assert found.home_assistant == config.HomeAssistant(True, "ha/discovery", 60)
     assert found.limits == config.Limits(memory=512 << 20, instances=9, queue=0)
     assert found.quota == 1 << 30
     assert found.defaults == {"memory": 32 << 20, "health": None}
@@ -253,6 +259,9 @@ def test_paths_begin_at_the_file(here: Path) -> None:
         ('mqtt.protocol = "4"', "mqtt.protocol", '"5" or "3.1.1"'),
         ('mqtt.key_file = "k"', "mqtt", "certificate_file and key_file need each other"),
         ('mqtt.password = "a"\nmqtt.password_file = "b"', "mqtt", "exclude each other"),
+        ("home_assistant.enabled = true", "home_assistant.enabled", "no broker is named"),
+        ('home_assistant.prefix = "a/#"', "home_assistant.prefix", "has a wildcard"),
+        ('home_assistant.interval = "0s"', "home_assistant.interval", "between 1s"),
         ("[application]", "application", "write [[application]]"),
         ("application = [1]", "application[0]", "must be a table"),
         ('fleet.document = "r.example/f:1"', "fleet.keys", "would command this node"),
@@ -657,6 +666,7 @@ def test_every_section_but_those_taken_up_wants_a_restart() -> None:
         "fleet": config.Fleet(document="x"),
         "sync": config.Sync(interval=1),
         "mirror": config.Mirror(listen=None),
+        "home_assistant": config.HomeAssistant(enabled=True),
         "limits": config.Limits(memory=1),
         "quota": 1,
         "defaults": {"queue": 1},

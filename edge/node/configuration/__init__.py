@@ -70,6 +70,7 @@ def _daemon(document: object, where: Where, files: Files) -> config.Daemon:
             "fleet": table.optional("fleet", sections.fleet(files)),
             "registries": table.optional("registry", _registries(files)),
             "sync": table.optional("sync", sections.sync),
+            "home_assistant": table.optional("home_assistant", sections.home_assistant),
             "mirror": table.optional("mirror", sections.mirror),
             "stores": table.optional("stores", sections.stores(files)),
             **(table.optional("limits", sections.limits) or {}),
@@ -87,6 +88,9 @@ def _across(daemon: config.Daemon, where: Where, files: Files) -> None:
     if document and not daemon.fleet.keys and not _signed(document, daemon.registries):
         place = where.key("fleet").key("keys")
         where.refuse(place.error("missing: whoever writes that tag would command this node", _KEYS))
+    if daemon.home_assistant.enabled and not daemon.mqtt.url:
+        place = where.key("home_assistant").key("enabled")
+        where.refuse(place.error("no broker is named", '[mqtt] url = "mqtt://HOST"'))
     shared: dict[config.Mount, str] = {}
     for index, entry in enumerate(daemon.applications):
         other = shared.setdefault(entry.mount, entry.name)

@@ -21,6 +21,7 @@ from edge.application.fields import (
     string,
 )
 from edge.application.quantities import octets, seconds
+from edge.application.topics import check_topic
 from edge.node.configuration.files import Files
 from edge.node.configuration.values import (
     Readers,
@@ -39,7 +40,7 @@ from edge.node.configuration.values import (
 )
 from edge.spin.store_settings import key_value, network, secret, sqlite, store_label
 
-__all__ = ["fleet", "http", "limits", "mirror", "mqtt", "node", "stores", "sync"]
+__all__ = ["fleet", "home_assistant", "http", "limits", "mirror", "mqtt", "node", "stores", "sync"]
 
 _DAY = 86_400.0
 _MiB = 1 << 20
@@ -202,6 +203,22 @@ def _mirror(table: Table, found: dict[str, Any]) -> None:
 
 def _loopback(host: str) -> bool:
     return host.lower() in ("localhost", "::1") or bool(re.fullmatch(r"127(\.[0-9]{1,3}){3}", host))
+
+
+def home_assistant(value: object, where: Where) -> config.HomeAssistant:
+    readers: Readers = {
+        "enabled": boolean,
+        "prefix": _discovery_prefix,
+        "interval": seconds(at_least=1, at_most=_DAY),
+    }
+    return section(config.HomeAssistant, readers, as_it_is)(value, where)
+
+
+def _discovery_prefix(value: object, where: Where) -> str:
+    try:
+        return check_topic(string(value, where))
+    except ValueError as error:
+        raise where.error(str(error)) from None
 
 
 def limits(value: object, where: Where) -> dict[str, Any]:

@@ -26,6 +26,7 @@ _OF_A_REGISTRY = 4
 class Rounds:
     """`look` begins a round; `work` takes one application as far as it gets, and raises nothing;
     `rest` is done when there is nothing else to do, and returns the loop's time of the next one.
+    `changed` is called when an application may have changed.
     """
 
     def __init__(
@@ -48,10 +49,12 @@ class Rounds:
         self._queued: dict[str, deque[Record]] = {}
         self._next = -math.inf
         self._idle: list[asyncio.Future[None]] = []
+        self.changed: Callable[[], None] = lambda: None
 
     def wake(self) -> None:
         """Something is due."""
         self._wake.set()
+        self.changed()
 
     def hinted(self, reference: Reference) -> None:
         """That tag may have moved: who follows it is due."""
@@ -135,6 +138,7 @@ class Rounds:
         record, _ = self._running.pop(task, (None, ""))
         if record is not None:
             record.work = None
+            self.changed()
         self._fill()
         if not any(self._queued.values()):
             self.wake()

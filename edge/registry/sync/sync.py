@@ -105,13 +105,9 @@ class Sync:
         )
         self._boot = Boot(state, host, delivery, self._worker.prepare_known)
         self._rounds = Rounds(
-            self._records,
-            pace,
-            look=self._look,
-            work=self._work,
-            rest=self._rest,
-            polls=self._polls,
-        )
+            self._records, pace,
+            look=self._look, work=self._work, rest=self._rest, polls=self._polls,
+        )  # fmt: skip
 
     async def __aenter__(self) -> Sync:
         return self
@@ -251,6 +247,10 @@ class Sync:
         now, state = self._clock(), self._state.now
         known = (r for r in self._records.values() if r.wanted or r.serving)
         return [r.status(state.app(r.name), now) for r in sorted(known, key=lambda r: r.name)]
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """`changed` is called whenever what `apps` says may have changed."""
+        self._rounds.changed = changed
 
     def deployed(self, name: str) -> ApplicationEntry | None:
         """As it was deployed; None when it was not."""

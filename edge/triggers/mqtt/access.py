@@ -16,8 +16,9 @@ from edge.triggers.mqtt.counts import Counts
 __all__ = ["OFFLINE", "ONLINE", "Access", "Role"]
 
 # What a connection is for: subscriptions; shared ones, whose session is soon given up so that
-# others of the group get what it holds; replies and dead letters, without a session; a question.
-Role = Literal["main", "share", "out", "probe"]
+# others of the group get what it holds; replies and dead letters, without a session; what the node
+# says of itself, likewise; a question.
+Role = Literal["main", "share", "out", "status", "probe"]
 
 ONLINE, OFFLINE = b"online", b"offline"
 
@@ -45,7 +46,7 @@ class Access:
         """Reads certificates and the password: blocks. Raises ConfigError."""
         settings = self.settings
         endpoint, given = parse_mqtt_url(settings.url)
-        topic = self._checked_status_topic() if role == "main" else ""
+        topic = self._checked_status_topic() if role in ("main", "status") else ""
         delay = min(settings.will_delay, settings.session_expiry)
         expiry = {"main": settings.session_expiry, "share": settings.share_expiry}.get(role, 0)
         return BrokerOptions(
@@ -57,7 +58,7 @@ class Access:
             username=settings.username or given.get("username"),
             password=self._password() or given.get("password"),
             client_id=self.client_id if role == "main" else f"{self.client_id}-{role}",
-            clean=role in ("out", "probe"),
+            clean=role in ("out", "status", "probe"),
             session_expiry=expiry,
             keepalive=settings.keepalive,
             protocol="5" if protocol == "5" else "3.1.1",
