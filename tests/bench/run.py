@@ -29,14 +29,13 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "guests")]
 
+import build  # noqa: E402
 import density  # noqa: E402
 import fleet  # noqa: E402
 import instructions  # noqa: E402
 import mqtt  # noqa: E402
 from load import Result, load  # noqa: E402
 from servers import Server, aiohttp_bare, edge, wasmtime_serve  # noqa: E402
-
-import build  # noqa: E402
 
 Start = Callable[[], AbstractContextManager[Server]]
 BODY = 64 * 1024
