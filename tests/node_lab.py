@@ -170,7 +170,8 @@ def configured(folder: Path, config: str) -> Path:
     mirror = "" if "[mirror]" in config else '[mirror]\nlisten = "127.0.0.1:0"\n'
     listen = "" if "[http]" in config else '[http]\nlisten = ["127.0.0.1:0"]\n'
     own = '[node]\nname = "lab"\nstate_dir = "state"\nsocket = "edge.sock"\n'
-    file.write_text(f"{own}{listen}{mirror}{config}\n")
+    page = "" if "[page]" in config else '[page]\nlisten = ""\n'
+    file.write_text(f"{own}{listen}{mirror}{page}{config}\n")
     return file
 
 

@@ -14,6 +14,7 @@ from edge.cli.node import (
     ask,
     json_argument,
     place,
+    printable,
     say,
     say_json,
     short,
@@ -131,6 +132,8 @@ def _details(application: Mapping[str, Any]) -> Iterator[str]:
     yield f"{application['name']}: {application['state']}{since}"
     shown = {
         "reason": application["reason"],
+        "about": application["description"],
+        "version": application["version"],
         "mount": place(application["mount"]),
         "source": application["source"],
         "reference": application["reference"],
@@ -139,7 +142,13 @@ def _details(application: Mapping[str, Any]) -> Iterator[str]:
     }
     for name, value in shown.items():
         if value:
-            yield f"  {name:<9}  {value}"
+            yield f"  {name:<9}  {printable(value)}"
+    for trigger in application["triggers"]:
+        yield f"  {trigger['type']:<9}  {printable(_trigger(trigger))}"
+
+
+def _trigger(trigger: Mapping[str, Any]) -> str:
+    return f"{trigger['on']} → {trigger['component'] or 'a static answer'}"
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -152,6 +161,7 @@ def _status_lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"{found['name']}: edge {found['version']}, up {span(found['uptime'])}"
     shown = {
         "serves": ", ".join(found["listening"]),
+        "page": ", ".join(found["page"]),
         "mirror": ", ".join(found["mirror"]),
         "runs": _counted(found["applications"]),
         "synced": found["last_sync"] and f"{age(found['last_sync'])} ago",

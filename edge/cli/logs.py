@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 from edge.application.units import duration
 from edge.cli.common import Verbs, argument
-from edge.cli.node import say, socket_argument, socket_of
+from edge.cli.node import printable, say, socket_argument, socket_of
 from edge.errors import EdgeError
 from edge.node.client import NodeClient
 from edge.platform.entries import Entry, Wanted, of_json
@@ -183,8 +183,8 @@ def _text(entry: Entry) -> str:
     moment = datetime.datetime.fromtimestamp(entry.time).astimezone()
     date = f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03}"
     level = f"{entry.level}: " if entry.level in ("error", "warning") else ""
-    message = "\n    ".join(map(_printable, entry.message.split("\n")))
-    return f"{date} {_printable(_who(entry))}: {level}{message}"
+    message = "\n    ".join(map(printable, entry.message.split("\n")))
+    return f"{date} {printable(_who(entry))}: {level}{message}"
 
 
 def _who(entry: Entry) -> str:
@@ -194,12 +194,3 @@ def _who(entry: Entry) -> str:
         return "edge" if logger.startswith("edge") else logger
     invocation = f" [{entry.invocation}]" if entry.invocation else ""
     return f"{entry.application}/{entry.component}{invocation}"
-
-
-def _printable(text: str) -> str:
-    """What guests print does not control anybody's terminal."""
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text
-    )

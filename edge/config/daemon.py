@@ -6,7 +6,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from edge.config.serving import Address, Http, Limits, MiB, Mqtt, Stores
 
@@ -18,6 +18,7 @@ __all__ = [
     "Mirror",
     "Mount",
     "Node",
+    "Page",
     "Registry",
     "SignaturePolicy",
     "Sync",
@@ -123,6 +124,19 @@ class HomeAssistant:
 
 
 @dataclass(frozen=True, slots=True)
+class Page:
+    """The page of this node, for a browser."""
+
+    # A password has at least so many characters: who guesses has few attempts, but for years.
+    SHORTEST: ClassVar[int] = 8
+
+    # None: no page
+    listen: Address | None = field(default_factory=lambda: Address("127.0.0.1", 7468))
+    password: str | None = field(default=None, repr=False)  # none: for this machine only
+    password_file: Path | None = None  # or the name of a credential
+
+
+@dataclass(frozen=True, slots=True)
 class Daemon:
     """All of edge.toml. `directory`: what relative paths in it start from (resolved already)."""
 
@@ -134,6 +148,7 @@ class Daemon:
     registries: tuple[Registry, ...] = ()
     sync: Sync = field(default_factory=Sync)
     mirror: Mirror = field(default_factory=Mirror)
+    page: Page = field(default_factory=Page)
     limits: Limits = field(default_factory=Limits)
     quota: int = 4096 * MiB  # of the content store, bytes
     defaults: Mapping[str, object] = field(default_factory=dict)  # options of every component

@@ -9,23 +9,21 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import inspect
-import json
 import logging
 import re
 import socket
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from typing import Self
 
 from aiohttp import web
 
 from edge.application.fields import Table, Where, boolean, items, parsed, string
-from edge.application.units import show_size
-from edge.errors import ConfigError, EdgeError
+from edge.errors import EdgeError
+from edge.node.answers import Answer, Jobs, Operation, Reading, body, reading, stream, translated
 from edge.node.control import Control
 from edge.node.invoke import Call
 from edge.node.socket import unix_socket
@@ -38,14 +36,6 @@ _BODY_MAX = 24 << 20
 _PIECE = 1 << 20
 # Seconds without any of them, after which an import is given up: another one may wait for it.
 _SILENCE = 60.0
-# Seconds between two signs of life of work that takes long.
-_ALIVE = 10.0
-
-# Lines of progress that wait for a slow reader; what comes after them is not told.
-_UNREAD = 64
-
-_LINES = "application/x-ndjson"
-
 # RFC 9110: token, field-value; the origin form of a target.
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD = re.compile(r"[\t -~\x80-\xff]*")
@@ -55,13 +45,6 @@ _TARGET = re.compile(r"/[!-~]*")
 _UNPRINTABLE = re.compile(r"[^ -~]")
 
 _log = logging.getLogger("edge.node")
-
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
-# What is read, some of it awaited, and what is done with a body; JSON.
-Reading = Callable[[], Any]
-Operation = Callable[[object], Awaitable[Any]]
-# What takes long; it is handed what tells how far it is.
-Work = Callable[[Callable[[str], None]], Awaitable[Any]]
 
 
 class Api:
@@ -84,7 +67,7 @@ class Api:
         self._group = group
         self._readings, self._operations, self._routes = readings, operations, routes
         self._stack = AsyncExitStack()
-        self._jobs: set[asyncio.Task[Any]] = set()
+        self._jobs = Jobs()
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -92,13 +75,13 @@ class Api:
             runner = web.AppRunner(
                 self._application(), access_log=None, handler_cancellation=True, shutdown_timeout=1
             )
-            stack.push_async_callback(self._end_jobs)
+            stack.push_async_callback(self._jobs.end)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             site = web.SockSite(runner, listener)
             await site.start()
             # No new work, then an end of what is under way, then of who waits for it.
-            stack.push_async_callback(self._end_jobs)
+            stack.push_async_callback(self._jobs.end)
             stack.push_async_callback(site.stop)
             self._stack = stack.pop_all()
         return self
@@ -112,7 +95,7 @@ class Api:
         await self._stack.aclose()
 
     def _application(self) -> web.Application:
-        application = web.Application(middlewares=[_translated], client_max_size=_BODY_MAX)
+        application = web.Application(middlewares=[translated], client_max_size=_BODY_MAX)
         application.add_routes(
             [
                 web.get("/v1/apps", self._apps),
@@ -125,7 +108,7 @@ class Api:
                 web.post("/v1/import", self._import),
                 web.post("/v1/reload", self._reload),
                 web.post("/v1/invoke", self._invoke),
-                *(web.get(path, _reading(read)) for path, read in self._readings.items()),
+                *(web.get(path, reading(read)) for path, read in self._readings.items()),
                 *(web.post(path, self._operation(do)) for path, do in self._operations.items()),
                 *self._routes,
             ]
@@ -146,110 +129,58 @@ class Api:
     # Changing
 
     async def _deploy(self, request: web.Request) -> web.StreamResponse:
-        entry = self._control.entry(await _json(request))
+        entry = self._control.entry(await body(request))
         _told(request, f"deploy of {entry.name}")
-        return await self._long(request, lambda progress: self._control.deploy(entry, progress))
+        return await self._jobs.answer(
+            request, lambda progress: self._control.deploy(entry, progress)
+        )
 
     async def _undeploy(self, request: web.Request) -> web.StreamResponse:
-        with Table(await _json(request), Where("undeploy")) as table:
+        with Table(await body(request), Where("undeploy")) as table:
             name = table.need("name", string)
             purge = table.get("purge", boolean, False)
         _told(request, f"undeploy of {name}{' with its data' if purge else ''}")
-        return await self._long(request, lambda _: self._control.undeploy(name, purge=purge))
+        return await self._jobs.answer(request, lambda _: self._control.undeploy(name, purge=purge))
 
     async def _rollback(self, request: web.Request) -> web.StreamResponse:
-        with Table(await _json(request), Where("rollback")) as table:
+        with Table(await body(request), Where("rollback")) as table:
             name = table.need("name", string)
         _told(request, f"rollback of {name}")
-        return await self._long(request, lambda _: self._control.rollback(name))
+        return await self._jobs.answer(request, lambda _: self._control.rollback(name))
 
     async def _sync(self, request: web.Request) -> web.StreamResponse:
-        with Table(await _json(request), Where("sync")) as table:
+        with Table(await body(request), Where("sync")) as table:
             name = table.optional("name", string)
             retry = table.get("retry", boolean, False)
-        return await self._long(request, lambda _: self._control.sync(name, retry=retry))
+        return await self._jobs.answer(request, lambda _: self._control.sync(name, retry=retry))
 
     async def _import(self, request: web.Request) -> web.StreamResponse:
         """The body is the tar of an OCI layout."""
         title, name = request.query.get("title", "import"), request.query.get("name")
         _told(request, f"import of {title}")
         file = await self._control.receive(_pieces(request))
-        return await self._long(request, lambda _: self._control.take_in(file, title, name or None))
+        return await self._jobs.answer(
+            request, lambda _: self._control.take_in(file, title, name or None)
+        )
 
     async def _reload(self, request: web.Request) -> web.StreamResponse:
         _told(request, "reload")
-        return await self._long(request, lambda _: self._control.reload())
+        return await self._jobs.answer(request, lambda _: self._control.reload())
 
     async def _invoke(self, request: web.Request) -> web.StreamResponse:
-        with Table(await _json(request), Where("invoke")) as table:
+        with Table(await body(request), Where("invoke")) as table:
             name = table.need("name", string)
             call = _read_call(table)
         async with aclosing(self._control.invoke(name, call)) as parts:
-            return await _stream(request, parts)
+            return await stream(request, parts)
 
     def _operation(self, operation: Operation) -> Answer:
         async def answer(request: web.Request) -> web.StreamResponse:
-            body = await _json(request)
+            given = await body(request)
             _told(request, request.path)
-            return await self._long(request, lambda _: operation(body))
+            return await self._jobs.answer(request, lambda _: operation(given))
 
         return answer
-
-    # Work that takes long
-
-    async def _long(self, request: web.Request, work: Work) -> web.StreamResponse:
-        async with aclosing(self._followed(work)) as parts:
-            return await _stream(request, parts)
-
-    async def _followed(self, work: Work) -> AsyncGenerator[Mapping[str, Any], None]:
-        """Its result; until then its progress, or a sign of life now and then."""
-        said: asyncio.Queue[str | None] = asyncio.Queue()
-
-        def progress(text: str) -> None:
-            if said.qsize() < _UNREAD:
-                said.put_nowait(text)
-
-        async def run() -> Any:
-            try:
-                return await work(progress)
-            finally:
-                said.put_nowait(None)
-
-        job = asyncio.get_running_loop().create_task(run(), name="node api")
-        self._jobs.add(job)
-        job.add_done_callback(self._ended)
-        while not job.done():
-            try:
-                async with asyncio.timeout(_ALIVE):
-                    text = await said.get()
-            except TimeoutError:
-                yield {"progress": None}
-                continue
-            if text is None:
-                break
-            yield {"progress": text}
-        yield {"result": await job}
-
-    def _ended(self, job: asyncio.Task[Any]) -> None:
-        """Looks at its error, which nobody else does when who asked is gone."""
-        self._jobs.discard(job)
-        if not job.cancelled() and (error := job.exception()) is not None:
-            _log.debug("%s: %s", job.get_name(), error)
-
-    async def _end_jobs(self) -> None:
-        jobs = tuple(self._jobs)
-        for job in jobs:
-            job.cancel()
-        if jobs:
-            await asyncio.wait(jobs)
-
-
-def _reading(read: Reading) -> Answer:
-    async def answer(_request: web.Request) -> web.StreamResponse:
-        found = read()
-        return web.json_response(await found if inspect.isawaitable(found) else found)
-
-    return answer
 
 
 async def _pieces(request: web.Request) -> AsyncIterator[bytes]:
@@ -262,16 +193,6 @@ async def _pieces(request: web.Request) -> AsyncIterator[bytes]:
         if not piece:
             return
         yield piece
-
-
-async def _json(request: web.Request) -> object:
-    try:
-        return json.loads(await request.read() or b"{}")
-    except ValueError as exc:
-        raise ConfigError(f"the body is not JSON: {exc}") from exc
-    except web.HTTPRequestEntityTooLarge:
-        hint = "send it to the application's own address"
-        raise ConfigError(f"has more than {show_size(_BODY_MAX)}", hint=hint) from None
 
 
 def _read_call(table: Table) -> Call:
@@ -316,60 +237,6 @@ def _base64(value: object, where: Where) -> bytes:
         return base64.b64decode(string(value, where), validate=True)
     except binascii.Error as exc:
         raise where.error(f"must be base64: {exc}") from exc
-
-
-@web.middleware
-async def _translated(request: web.Request, handler: Answer) -> web.StreamResponse:
-    """Errors as JSON."""
-    try:
-        return await handler(request)
-    except EdgeError as error:
-        status = 400 if isinstance(error, ConfigError) else 500
-        return web.json_response({"error": _error(error)}, status=status)
-    except web.HTTPException as error:
-        text = f"{request.method} {request.path}: {error.reason}"
-        return web.json_response({"error": _error(EdgeError(text))}, status=error.status)
-    except Exception:
-        return web.json_response({"error": _unexpected(request)}, status=500)
-
-
-async def _stream(
-    request: web.Request, parts: AsyncGenerator[Mapping[str, Any], None]
-) -> web.StreamResponse:
-    """Lines as they come. An error before the first of them has a status of its own."""
-    response = web.StreamResponse(headers={"content-type": _LINES})
-    try:
-        async for part in parts:
-            await _line(request, response, part)
-    except EdgeError as error:
-        if not response.prepared:
-            raise
-        await _line(request, response, {"error": _error(error)})
-    except ConnectionError:
-        return response  # who asked is gone
-    except Exception:
-        if not response.prepared:
-            raise
-        await _line(request, response, {"error": _unexpected(request)})
-    await response.write_eof()
-    return response
-
-
-async def _line(
-    request: web.Request, response: web.StreamResponse, part: Mapping[str, Any]
-) -> None:
-    if not response.prepared:
-        await response.prepare(request)
-    await response.write(json.dumps(part).encode() + b"\n")
-
-
-def _error(error: EdgeError) -> dict[str, Any]:
-    return {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
-
-
-def _unexpected(request: web.Request) -> dict[str, Any]:
-    _log.exception("%s %s failed", request.method, request.path)
-    return _error(EdgeError("the node made a mistake", hint="its log has the details"))
 
 
 def _told(request: web.Request, what: str) -> None:

@@ -22,6 +22,7 @@ from edge import config
 from edge.application.fields import Where, did_you_mean
 from edge.errors import ConfigError, EdgeError
 from edge.invocation.application import LiveApplication
+from edge.node.detail import NOTHING, detail
 from edge.node.entry import read_entry
 from edge.node.invoke import Call, Part, invoke
 from edge.registry.digest import Digest
@@ -63,6 +64,7 @@ class Facts:
 
     listening: tuple[str, ...] = ()  # URLs
     mirror: tuple[str, ...] = ()  # URLs
+    page: tuple[str, ...] = ()  # URLs
     last_sync: float | None = None
     generation: int | None = None  # of the fleet document
     fleet: Mapping[str, Any] | None = None  # which one this node is in
@@ -109,7 +111,9 @@ class Control:
         return [_app(status) for status in self._running.sync.apps()]
 
     def app(self, name: str) -> dict[str, Any]:
-        return _app(self._known(name))
+        """One of them, and what it is made of."""
+        status, live = self._known(name), self._running.live(name)
+        return {**_app(status), **(NOTHING if live is None else detail(live))}
 
     async def status(self) -> dict[str, Any]:
         settings, facts = self._running.settings, await self._running.facts()
@@ -122,6 +126,7 @@ class Control:
             "state_dir": _plain(settings.node.state_dir),
             "listening": facts.listening,
             "mirror": facts.mirror,
+            "page": facts.page,
             "applications": dict(sorted(states.items())),
             "last_sync": _moment(facts.last_sync),
             "generation": facts.generation,

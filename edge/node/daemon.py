@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge import config
 from edge.errors import EdgeError
 from edge.invocation.application import LiveApplication
-from edge.node import claim, configuration
+from edge.node import claim, configuration, statedir
+from edge.node.answers import Reading
 from edge.node.api import Api
 from edge.node.control import Control, Facts
 from edge.node.homeassistant import home_assistant
@@ -37,6 +37,9 @@ from edge.platform.recent import Recent
 from edge.registry.digest import Digest
 from edge.registry.reference import Reference
 from edge.registry.store import ContentStore
+
+if TYPE_CHECKING:
+    from edge.node.page import Page
 
 __all__ = ["Daemon", "run"]
 
@@ -58,7 +61,7 @@ async def run(read: Read, say: Callable[[str], None]) -> int:
     """
     cancel_on_sigterm()
     settings, notes = await asyncio.to_thread(read)
-    await asyncio.to_thread(_make_state_dir, settings.node.state_dir)
+    await asyncio.to_thread(statedir.make, settings.node.state_dir)
     with claim.claimed(settings.node.state_dir) as restored, Recent().attached() as recent:
         if restored:
             _log.info("the restore that was interrupted is complete")
@@ -100,6 +103,7 @@ class Daemon:
         self.settings = settings
         self.sync = parts.sync
         self.listening: tuple[str, ...] = ()
+        self.page: Page | None = None
         self._read = read
         self._notes = tuple(notes)
         self._parts = parts
@@ -108,7 +112,7 @@ class Daemon:
         self._reloading = asyncio.Lock()
         self.figures = Figures(
             parts.guests, parts.applications, parts.services, parts.sync, parts.fleet,
-            partial(_stored, parts.store), settings.quota, parts.clock, time.monotonic(),
+            partial(statedir.stored, parts.store), settings.quota, parts.clock, time.monotonic(),
         )  # fmt: skip
 
     # For the API
@@ -129,16 +133,18 @@ class Daemon:
         return Facts(
             listening=self.listening,
             mirror=tuple(f"http://{address}" for address in parts.mirror.addresses),
+            page=self.page.urls if self.page else (),
             last_sync=parts.sync.last_look,
             generation=parts.trusting.generation,
             fleet=parts.fleet.about(),
-            stored=await asyncio.to_thread(_stored, parts.store),
+            stored=await asyncio.to_thread(statedir.stored, parts.store),
             journal=own_unit() if stderr_is_journal() else None,
             notes=(
                 *self._notes,
                 *self._clock_notes(),
                 *(follower.notes if follower else ()),
                 *parts.fleet.notes(),
+                *(self.page.notes if self.page else ()),
             ),
         )
 
@@ -276,11 +282,13 @@ async def open_daemon(
         await stack.enter_async_context(parts.mirror)
         await daemon.listen(stack, manager)
         await stack.enter_async_context(parts.fleet)
+        control = Control(daemon)
+        readings: dict[str, Reading] = {**parts.fleet.readings, "/v1/metrics": daemon.figures}
         api = Api(
-            Control(daemon),
+            control,
             settings.node.socket,
             settings.node.group,
-            readings={**parts.fleet.readings, "/v1/metrics": daemon.figures},
+            readings=readings,
             operations=parts.fleet.operations,
             routes=log_routes(recent),
         )
@@ -288,30 +296,14 @@ async def open_daemon(
         await stack.enter_async_context(
             home_assistant(settings, parts.sync, parts.applications, parts.guests.meters)
         )
+        if settings.page.listen is not None:
+            from edge.node.page import page_of
+
+            page = page_of(settings, control, readings, log_routes(recent))
+            daemon.page = await stack.enter_async_context(page)
         stack.callback(recent.end)
         yield daemon
 
 
-def _make_state_dir(path: Path) -> None:
-    try:
-        path.mkdir(mode=0o750, parents=True, exist_ok=True)
-        probe = path / f".{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as exc:
-        reason = "is not a directory" if path.is_file() else (exc.strerror or str(exc)).lower()
-        raise EdgeError(
-            f"{path}: {reason}",
-            hint="state needs a writable directory: --state-dir, or state_dir in [node]",
-        ) from exc
-
-
 def _restart_note(section: str) -> str:
     return f"[{section}] changed: it takes effect at the next start"
-
-
-def _stored(store: ContentStore) -> int:
-    """Bytes of its blobs."""
-    with suppress(FileNotFoundError):
-        return sum(entry.stat().st_size for entry in os.scandir(store.directory / "sha256"))
-    return 0

@@ -31,6 +31,7 @@ __all__ = [
     "Services",
     "Settings",
     "read_triggers",
+    "show_trigger",
     "show_triggers",
     "trigger_notes",
     "type_notes",
@@ -154,18 +155,18 @@ _TYPES: Mapping[Kind, TriggerType] = {
     "mqtt": TriggerType(
         _read_mqtt,
         _mqtt,
-        lambda trigger: f"subscribed to {trigger.filter.subscription} for {trigger.component}",
+        lambda trigger: f"subscribed to {trigger.filter.subscription}",
         lambda settings, declared: _broker(settings.mqtt, declared.server),
     ),
     "redis": TriggerType(
         lambda app, values: Declared(read_redis(app, values)),
         _redis,
-        lambda trigger: f"channel {trigger.channel} of {trigger.address} for {trigger.component}",
+        lambda trigger: f"channel {trigger.channel} of {trigger.address}",
     ),
     "cron": TriggerType(
         lambda app, _values: Declared(read_cron(app)),
         _cron,
-        lambda trigger: f"timer {trigger.id} for {trigger.component}",
+        lambda trigger: f"timer {trigger.id}",
     ),
 }
 
@@ -193,10 +194,15 @@ def _unknown(type: str) -> str:
     return f"{note} ({meant})" if meant else note
 
 
+def show_trigger(kind: Kind, trigger: Any) -> str:
+    """What a person is told that is served."""
+    return _TYPES[kind].show(trigger)
+
+
 def show_triggers(triggers: Mapping[Kind, Declared]) -> list[str]:
     """One line for each trigger that is served beside HTTP."""
     return [
-        _TYPES[kind].show(trigger)
+        f"{show_trigger(kind, trigger)} for {trigger.component}"
         for kind, declared in triggers.items()
         for trigger in declared.triggers
     ]

@@ -171,7 +171,8 @@ async def test_what_a_node_is_and_runs_is_json(node: Open) -> None:
             "previous": None,
         }
         assert await client.get("/v1/apps") == [shown]
-        assert await client.get("/v1/apps/hello") == shown
+        nothing = {"version": None, "description": None, "components": [], "triggers": []}
+        assert await client.get("/v1/apps/hello") == {**shown, **nothing}
         status = await client.get("/v1/status")
         assert status["uptime"] > 0
         assert status["version"]

@@ -67,8 +67,8 @@ def mistake(text: str, *, check: bool = False) -> str:
 
 def test_an_empty_file_is_a_node_with_the_defaults(here: Path) -> None:
     assert read("") == (Daemon(), ())
-    empty = "[node]\n[http]\n[http.limits]\n[mqtt]\n[sync]\n[fleet]\n[mirror]\n[limits]\n[stores]"
-    empty += "\n[home_assistant]"
+    sections = ("node", "http", "http.limits", "mqtt", "sync", "fleet", "mirror", "page")
+    empty = "\n".join(f"[{name}]" for name in (*sections, "limits", "stores", "home_assistant"))
     assert read(empty) == (Daemon(), ())
 
 
@@ -101,6 +101,9 @@ def test_what_is_written_is_what_the_daemon_gets(here: Path) -> None:
         enabled = true
         prefix = "ha/discovery"
         interval = "1m"
+        [page]
+        listen = "0.0.0.0:81"
+        password = "open sesame"
         [limits]
         memory = "512MiB"
         instances = 9
@@ -136,6 +139,7 @@ def test_what_is_written_is_what_the_daemon_gets(here: Path) -> None:
     assert found.sync == config.Sync(interval=300, jitter=0, soak=0, error_rate=0.25)
     assert found.mirror == config.Mirror(listen=None)
     assert found.home_assistant == config.HomeAssistant(True, "ha/discovery", 60)
+    assert found.page == config.Page(Address("0.0.0.0", 81), "open sesame")
     assert found.limits == config.Limits(memory=512 << 20, instances=9, queue=0)
     assert found.quota == 1 << 30
     assert found.defaults == {"memory": 32 << 20, "health": None}
@@ -294,6 +298,10 @@ def test_paths_begin_at_the_file(here: Path) -> None:
         ("sync.error_rate = true", "sync.error_rate", "from 0 to 1"),
         ('mirror.listen = "0.0.0.0:7465"', "mirror.listen", "only loopback"),
         ('mirror.listen = "10.1.2.3:1"', "mirror.listen", "only loopback"),
+        ('page.listen = "0.0.0.0:7468"', "page.listen", "beyond this machine the page needs"),
+        ('page.listen = "pi.lan:7468"', "page.listen", 'password_file = "page-password"'),
+        ('page.password = "short"', "page.password", "fewer than 8 characters"),
+        ('page = { password = "12345678", password_file = "x" }', "page", "exclude each other"),
         ('limits.memory = "1kB"', "limits.memory", "between 1MiB"),
         ("limits.instances = 0", "limits.instances", "between 1"),
         ("limits.component.memry = 1", "limits.component.memry", 'did you mean "memory"'),
@@ -667,6 +675,7 @@ def test_every_section_but_those_taken_up_wants_a_restart() -> None:
         "sync": config.Sync(interval=1),
         "mirror": config.Mirror(listen=None),
         "home_assistant": config.HomeAssistant(enabled=True),
+        "page": config.Page(listen=None),
         "limits": config.Limits(memory=1),
         "quota": 1,
         "defaults": {"queue": 1},
@@ -704,6 +713,7 @@ SECTIONS: dict[str, tuple[str, object]] = {
     "sync": ("[sync]", config.Sync()),
     "fleet": ("[fleet]", config.Fleet()),
     "mirror": ("[mirror]", config.Mirror()),
+    "page": ("[page]", config.Page()),
     "stores": ("[stores]", config.Stores()),
     "stores.key_value.LABEL": ("[stores.key_value.default]", config.KeyValue()),
     "stores.sqlite.LABEL": ("[stores.sqlite.default]", config.Sqlite()),

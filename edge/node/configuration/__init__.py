@@ -72,6 +72,7 @@ def _daemon(document: object, where: Where, files: Files) -> config.Daemon:
             "sync": table.optional("sync", sections.sync),
             "home_assistant": table.optional("home_assistant", sections.home_assistant),
             "mirror": table.optional("mirror", sections.mirror),
+            "page": table.optional("page", sections.page(files)),
             "stores": table.optional("stores", sections.stores(files)),
             **(table.optional("limits", sections.limits) or {}),
         }

@@ -40,7 +40,9 @@ from edge.node.configuration.values import (
 )
 from edge.spin.store_settings import key_value, network, secret, sqlite, store_label
 
-__all__ = ["fleet", "home_assistant", "http", "limits", "mirror", "mqtt", "node", "stores", "sync"]
+__all__ = [
+    "fleet", "home_assistant", "http", "limits", "mirror", "mqtt", "node", "page", "stores", "sync",
+]  # fmt: skip
 
 _DAY = 86_400.0
 _MiB = 1 << 20
@@ -185,10 +187,7 @@ _SYNC: Readers = {
 
 
 def mirror(value: object, where: Where) -> config.Mirror:
-    def listen(value: object, where: Where) -> config.Address | None:
-        return None if value == "" else address(value, where)
-
-    readers: Readers = {"listen": listen, "accept_pushes": boolean}
+    readers: Readers = {"listen": _listen, "accept_pushes": boolean}
     return section(config.Mirror, readers, _mirror)(value, where)
 
 
@@ -199,6 +198,38 @@ def _mirror(table: Table, found: dict[str, Any]) -> None:
             f"{address}: whoever reaches it reads every bundle; only loopback is served",
             'write "127.0.0.1:7465"',
         )
+
+
+def _listen(value: object, where: Where) -> config.Address | None:
+    return None if value == "" else address(value, where)
+
+
+def page(files: Files) -> Reader[config.Page]:
+    readers: Readers = {
+        "listen": _listen,
+        "password": _page_password,
+        "password_file": files.secret_file,
+    }
+
+    def finish(table: Table, found: dict[str, Any]) -> None:
+        apart(table, "password", "password_file")
+        files.holds_secret |= "password" in found
+        listen: config.Address | None = found.get("listen")
+        known = "password" in found or "password_file" in found
+        if listen is not None and not known and not _loopback(listen.host):
+            raise table.where.key("listen").error(
+                f"{listen}: beyond this machine the page needs a password",
+                'add password_file = "page-password"',
+            )
+
+    return section(config.Page, readers, finish)
+
+
+def _page_password(value: object, where: Where) -> str:
+    text = secret(value, where)
+    if len(text) < config.Page.SHORTEST:
+        raise where.error(f"has fewer than {config.Page.SHORTEST} characters")
+    return text
 
 
 def _loopback(host: str) -> bool:

@@ -23,9 +23,8 @@ _PRIVILEGED = 1024
 def ports(site: Site) -> Iterator[Finding]:
     status = site.answer.status
     if status is not None:
-        yield ok(
-            "ports", f"the node listens on {', '.join((*status['listening'], *status['mirror']))}"
-        )
+        urls = (url for key in ("listening", "mirror", "page") for url in status.get(key, ()))
+        yield ok("ports", f"the node listens on {', '.join(urls)}")
         return
     asked = list(_asked(site))
     found = [one for section, address in asked for one in _tried(site, section, address)]
@@ -38,6 +37,8 @@ def _asked(site: Site) -> Iterator[tuple[str, Address]]:
     yield from (("http", address) for address in settings.http.listen)
     if settings.mirror.listen is not None:
         yield "mirror", settings.mirror.listen
+    if settings.page.listen is not None:
+        yield "page", settings.page.listen
     if exists(settings.node.state_dir / "identity"):
         yield "fleet", settings.fleet.listen
 

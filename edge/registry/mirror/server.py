@@ -10,7 +10,6 @@ import re
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from functools import partial
 from types import TracebackType
 
 from aiohttp import web
@@ -18,6 +17,7 @@ from aiohttp import web
 from edge.config import Address
 from edge.config import Mirror as Settings
 from edge.errors import ConfigError, EdgeError
+from edge.platform.crowd import bounded
 from edge.registry.digest import Digest
 from edge.registry.mirror.answers import Refusal, refusals
 from edge.registry.mirror.holdings import Holdings
@@ -99,7 +99,8 @@ class Mirror:
         await runner.setup()
         self._open.push_async_callback(runner.cleanup)
         loop = asyncio.get_running_loop()
-        door = partial(_protocol, runner, self._limits.connections)
+        assert runner.server is not None
+        door = bounded(runner.server, self._limits.connections)
         try:
             server = await loop.create_server(door, address.host, address.port)
         except OSError as error:
@@ -149,23 +150,6 @@ class Mirror:
             if not self._settings.accept_pushes:
                 raise _read_only()
         return await handler(request)
-
-
-def _protocol(runner: web.AppRunner, most: int) -> asyncio.BaseProtocol:
-    assert runner.server is not None
-    return runner.server() if len(runner.server.connections) < most else _Full()
-
-
-class _Full(asyncio.Protocol):
-    """Of one connection too many."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.write(
-            b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n"
-            b"Connection: close\r\n\r\n"
-        )
-        transport.close()
 
 
 def _read_only() -> Refusal:
