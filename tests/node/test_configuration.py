@@ -714,6 +714,7 @@ SECTIONS: dict[str, tuple[str, object]] = {
     "fleet": ("[fleet]", config.Fleet()),
     "mirror": ("[mirror]", config.Mirror()),
     "page": ("[page]", config.Page()),
+    "home_assistant": ("[home_assistant]", config.HomeAssistant()),
     "stores": ("[stores]", config.Stores()),
     "stores.key_value.LABEL": ("[stores.key_value.default]", config.KeyValue()),
     "stores.sqlite.LABEL": ("[stores.sqlite.default]", config.Sqlite()),
