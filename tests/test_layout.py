@@ -41,9 +41,10 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "amqtt": ("edge.triggers.broker",),
     "cryptography": ("edge.registry.signatures.keys", "edge.fleet.certificates"),
     "nacl": ("edge.registry.signatures.sealed",),
+    "prometheus_client": ("edge.node.metrics",),
 }
 # Where a package is not called what it is imported as.
-PACKAGES = {"paho": "paho-mqtt", "nacl": "PyNaCl"}
+PACKAGES = {"paho": "paho-mqtt", "nacl": "PyNaCl", "prometheus_client": "prometheus-client"}
 # Names that aiohttp brings along and that its importers may use.
 TRANSITIVE = {"yarl": "aiohttp", "multidict": "aiohttp"}
 

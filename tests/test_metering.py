@@ -221,7 +221,6 @@ async def test_the_wait_for_room_is_measured_apart(up: Up) -> None:
             for _ in range(3):
                 group.create_task(lab.ask("/50"))
         assert lab.counted == {"ok": 3}
-        assert lab.meter.entered == 1
         assert sum(lab.meter.waits.counts) == 2
         assert lab.meter.waits.sum >= 0.15, "the third waited for two"
         assert lab.meter.latency.sum >= 0.15

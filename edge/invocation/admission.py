@@ -144,7 +144,7 @@ class Budget:
 
 class Gate:
     """One component's door. `memory` and `slots`: what each of its invocations reserves; `meter`:
-    counts who waits, and who is sent away.
+    counts who is sent away.
 
     Raises ConfigError when it could never open: one of them is more than the node has.
     """
@@ -184,8 +184,7 @@ class Gate:
         # The budget's: how many of the active passed the first in its line, at that turn.
         self.passing = self.turn = 0
         # Who is here and not in the budget's line waits for one of its own to leave.
-        # With the time since when, of the monotonic clock.
-        self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
     def idle(self) -> bool:
@@ -202,32 +201,32 @@ class Gate:
         """
         if not self._waiting and self.active < self._concurrency and self._budget.take(self):
             self.active += 1
-            self.meter.entered += 1
             return True
         self._check_queue()
         return False
 
-    async def wait(self) -> None:
-        """Returns when admitted; `leave` is owed. Raises Overloaded when the queue is full, or
-        after the component's queue timeout.
+    async def wait(self) -> float:
+        """Returns when admitted, after how many seconds; `leave` is owed. Raises Overloaded when
+        the queue is full, or after the component's queue timeout.
         """
+        began = monotonic()
         self._check_queue()  # others may have come since
         future = asyncio.get_running_loop().create_future()
-        place = future, monotonic()
-        self._waiting.append(place)
+        self._waiting.append(future)
         self._budget.waiting += 1
         self._advance()
         try:
             async with asyncio.timeout(self._timeout):
                 await future
         except BaseException as exc:
-            self._abandon(place)
+            self._abandon(future)
             if isinstance(exc, TimeoutError):
                 raise self._busy("its queue did not move") from None
             self.meter.refused(exc)
             raise
         finally:
             self._budget.waiting -= 1
+        return monotonic() - began
 
     def leave(self) -> None:
         self.active -= 1
@@ -238,16 +237,14 @@ class Gate:
     def admit_next(self) -> bool | None:
         """Admits one who waits. False: there is no room. None: nobody waits for room."""
         waiting = self._waiting
-        while waiting and waiting[0][0].done():
+        while waiting and waiting[0].done():
             waiting.popleft()
         if not waiting or self.active >= self._concurrency:
             return None
         if not self._budget.take(self):
             return False
         self.active += 1
-        future, since = waiting.popleft()
-        future.set_result(None)
-        self.meter.waits.add(monotonic() - since)
+        waiting.popleft().set_result(None)
         return True
 
     def _advance(self) -> None:
@@ -264,12 +261,11 @@ class Gate:
         self.meter.refused(error)
         return error
 
-    def _abandon(self, place: tuple[asyncio.Future[None], float]) -> None:
-        future = place[0]
+    def _abandon(self, future: asyncio.Future[None]) -> None:
         if future.done() and not future.cancelled():
             self.leave()  # admitted in the same turn of the loop
             return
         future.cancel()
-        if place in self._waiting:
-            self._waiting.remove(place)
+        if future in self._waiting:
+            self._waiting.remove(future)
         self._budget.serve()

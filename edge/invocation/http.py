@@ -36,12 +36,12 @@ class HttpInvoker:
         return self._queued(request, reply)
 
     async def _queued(self, request: Request, reply: Reply) -> None:
-        await self.sandboxes.gate.wait()
-        run = self._begin(request, reply)
+        waited = await self.sandboxes.gate.wait()
+        run = self._begin(request, reply, waited)
         if run is not None:
             await self._rest(run, reply)
 
-    def _begin(self, request: Request, reply: Reply) -> Run | None:
+    def _begin(self, request: Request, reply: Reply, waited: float = 0.0) -> Run | None:
         """The guest's first time slice, once the gate has admitted it. None: it has ended."""
         outparam = ResponseOutparam(reply, request.method)
 
@@ -55,7 +55,9 @@ class HttpInvoker:
             return self._over(id, error, outparam, reply)
 
         try:
-            run: Run | None = start(self.sandboxes, self._export, arguments, ended, self._meter)
+            run: Run | None = start(
+                self.sandboxes, self._export, arguments, ended, self._meter, waited
+            )
         except EdgeError:
             return None  # `ended` has answered
         return run

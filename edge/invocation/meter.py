@@ -64,39 +64,44 @@ class Histogram:
 
 class Meter:
     """One component, in all versions of its application since the node began. `outcomes`: how many
-    of each, `ok` apart; `latency`: of those that ran, from admission to their end; `entered`: how
-    many were admitted at once, `waits`: how long the others waited for that.
+    of each, `ok` apart; `latency`: of those that ran, from admission to their end; `waits`: how
+    long those of them waited for admission that were not admitted at once.
     """
 
-    __slots__ = ("entered", "latency", "ok", "outcomes", "places", "told", "waits")
+    __slots__ = ("latency", "ok", "outcomes", "places", "told", "waits")
 
     def __init__(self) -> None:
         self.ok = 0
         self.outcomes = dict.fromkeys(OUTCOMES[1:], 0)
         self.latency = Histogram()
-        self.entered = 0
         self.waits = Histogram()
         self.places: weakref.WeakSet[Place] = weakref.WeakSet()
         # Called once, when something is counted: who tells others of it needs no timer before.
         self.told: Callable[[], None] | None = None
 
-    def succeeded(self, began: float) -> None:
-        """An invocation ended that was admitted at `began`, of the monotonic clock."""
+    def succeeded(self, began: float, waited: float) -> None:
+        """An invocation ended that was admitted at `began`, of the monotonic clock, after
+        `waited` seconds.
+        """
         took = monotonic() - began
         self.ok += 1
         # As `latency.add`, without the call: each event pays for it.
         latency = self.latency
         latency.sum += took
         latency.counts[bisect_left(BOUNDS, took)] += 1
+        if waited:
+            self.waits.add(waited)
         if self.told is not None:
             self._tell()
 
-    def failed(self, began: float, error: BaseException | None) -> None:
+    def failed(self, began: float, waited: float, error: BaseException | None) -> None:
         """… which did not go well. None: the guest said so itself."""
         outcome = "failed" if error is None else _outcome(error)
         self.outcomes[outcome] += 1
         if outcome != "overloaded":  # it did not run
             self.latency.add(monotonic() - began)
+            if waited:
+                self.waits.add(waited)
         if self.told is not None:
             self._tell()
 

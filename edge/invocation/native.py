@@ -41,13 +41,13 @@ class NativeInvoker:
 
     async def _queued(self, event: Event) -> Outcome:
         try:
-            await self.sandboxes.gate.wait()
+            waited = await self.sandboxes.gate.wait()
         except Overloaded as exc:
             return ended_by(exc, self.sandboxes)
-        outcome = self._begin(event)
+        outcome = self._begin(event, waited)
         return outcome if isinstance(outcome, Outcome) else await outcome
 
-    def _begin(self, event: Event) -> Outcome | Rest:
+    def _begin(self, event: Event, waited: float = 0.0) -> Outcome | Rest:
         id = ""
 
         def arguments(sandbox: Sandbox) -> tuple[Any, ...]:
@@ -58,7 +58,7 @@ class NativeInvoker:
             return self._handler.arguments(event)
 
         try:
-            result = start(self.sandboxes, self._export, arguments)
+            result = start(self.sandboxes, self._export, arguments, waited=waited)
         except EdgeError as exc:
             return ended_by(exc, self.sandboxes)
         return self._rest(result) if isinstance(result, Run) else self._outcome(result, id)

@@ -22,6 +22,10 @@ from edge.invocation.sandbox import Sandbox, Sandboxes
 Ended = Callable[[str, BaseException | None], BaseException | None]
 
 
+# What counts an invocation, when it was admitted, and for how long it had waited.
+_Counting = tuple[Meter, float, float]
+
+
 def _as_it_is(_id: str, error: BaseException | None) -> BaseException | None:
     return error
 
@@ -32,13 +36,15 @@ def start(
     arguments: Callable[[Sandbox], Sequence[Any]],
     ended: Ended = _as_it_is,
     meter: Meter | None = None,
+    waited: float = 0.0,
 ) -> Any | Run:
     """Runs a guest for its first time slice, for an event that the gate has admitted.
 
     Returns the export's result, or a Run when the guest has not ended: it must be finished or
     closed. Raises EdgeError. The place at the gate is given back when the invocation is over.
     `ended` is called before what the guest held is dropped: what it left unfinished would else
-    be taken for the cause. `meter`: counts it, by default the component's.
+    be taken for the cause. `meter`: counts it, by default the component's; `waited`:
+    seconds at the gate.
     """
     began = monotonic()
     meter = meter or sandboxes.meter
@@ -48,31 +54,37 @@ def start(
         sandbox.outbound = outbound = sandboxes.outbound()
         call = sandbox.instance.call(export, arguments(sandbox))
         if not call.poll() or (outbound is not None and outbound.busy):
-            return Run(sandboxes, sandbox, call, ended, meter, began)
+            return Run(sandboxes, sandbox, call, ended, (meter, began, waited))
         fault = ended(sandbox.id, None)
         sandboxes.give(sandbox)
     except BaseException as exc:
         error = explain(exc, sandboxes, sandbox)
-        _count(meter, began, ended("" if sandbox is None else sandbox.id, error))
+        fault = ended("" if sandbox is None else sandbox.id, error)
+        _count((meter, began, waited), fault)
         _abandon(sandboxes, sandbox, call)
         raise error from exc
     sandboxes.gate.leave()
-    _count(meter, began, fault, result := call.result)
+    result = call.result
+    if fault is None and not isinstance(result, Err):
+        meter.succeeded(began, waited)
+    else:
+        meter.failed(began, waited, fault)
     return result
 
 
-def _count(meter: Meter, began: float, fault: BaseException | None, result: Any = None) -> None:
+def _count(counting: _Counting, fault: BaseException | None, result: Any = None) -> None:
+    meter, began, waited = counting
     if fault is None and not isinstance(result, Err):
-        meter.succeeded(began)
+        meter.succeeded(began, waited)
     else:
-        meter.failed(began, fault)
+        meter.failed(began, waited, fault)
 
 
 class Run:
     """A guest that waits, or that used up its first time slice."""
 
     __slots__ = (
-        "_began", "_call", "_deadline", "_ended", "_meter", "_sandbox", "_sandboxes", "id",
+        "_call", "_counting", "_deadline", "_ended", "_sandbox", "_sandboxes", "id",
     )  # fmt: skip
 
     def __init__(
@@ -81,15 +93,13 @@ class Run:
         sandbox: Sandbox,
         call: Call,
         ended: Ended,
-        meter: Meter,
-        began: float,
+        counting: _Counting,
     ) -> None:
         self._sandboxes: Sandboxes | None = sandboxes
         self._sandbox = sandbox
         self._call = call
         self._ended = ended
-        self._meter: Meter | None = meter
-        self._began = began
+        self._counting: _Counting | None = counting
         self.id = sandbox.id
         loop = asyncio.get_running_loop()
         self._deadline = loop.time() + sandboxes.profile.options.timeout
@@ -137,9 +147,9 @@ class Run:
 
     def _count(self, fault: BaseException | None, result: Any = None) -> None:
         """Once: what ended it first is what it ended by."""
-        meter, self._meter = self._meter, None
-        if meter is not None:
-            _count(meter, self._began, fault, result)
+        counting, self._counting = self._counting, None
+        if counting is not None:
+            _count(counting, fault, result)
 
     # A coroutine that is cancelled before its first step never runs its `finally`.
     __del__ = close

@@ -41,8 +41,7 @@ class WagiInvoker:
         environ = self._environment(request, match)
         path, _, query = request.target.partition("?")
         gate = self.sandboxes.gate
-        if not gate.enter():
-            await gate.wait()
+        waited = 0.0 if gate.enter() else await gate.wait()
 
         def arguments(sandbox: Sandbox) -> tuple[()]:
             sandbox.expire()  # a command runs once
@@ -62,7 +61,7 @@ class WagiInvoker:
             return GuestError(f"answered {output.status}") if output.status >= 500 else None
 
         try:
-            await self._run(arguments, ended, reply)
+            await self._run(arguments, ended, reply, waited)
             output.end()
         except EdgeError as exc:
             if isinstance(exc, GuestError):
@@ -73,10 +72,10 @@ class WagiInvoker:
             reply.abort(ConnectionAbortedError("the invocation was cancelled"))
             raise
 
-    async def _run(self, arguments: Any, ended: Ended, reply: Reply) -> None:
+    async def _run(self, arguments: Any, ended: Ended, reply: Reply, waited: float) -> None:
         """Runs the command; exit(0) is success."""
         try:
-            run = start(self.sandboxes, self._export, arguments, ended, self._meter)
+            run = start(self.sandboxes, self._export, arguments, ended, self._meter, waited)
             if isinstance(run, Run):
                 await run.finish(lambda: reply.written if reply.started else None)
         except GuestError as exc:

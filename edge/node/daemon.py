@@ -27,6 +27,7 @@ from edge.node.homeassistant import home_assistant
 from edge.node.listening import Listening, listen
 from edge.node.logs import log_routes
 from edge.node.manager import Manager
+from edge.node.metrics.exposition import routes as metrics_routes
 from edge.node.metrics.figures import Figures
 from edge.node.node import Node
 from edge.node.parts import Parts, compose
@@ -283,6 +284,7 @@ async def open_daemon(
         await daemon.listen(stack, manager)
         await stack.enter_async_context(parts.fleet)
         control = Control(daemon)
+        routes = (*log_routes(recent), *metrics_routes(daemon.figures))
         readings: dict[str, Reading] = {**parts.fleet.readings, "/v1/metrics": daemon.figures}
         api = Api(
             control,
@@ -290,7 +292,7 @@ async def open_daemon(
             settings.node.group,
             readings=readings,
             operations=parts.fleet.operations,
-            routes=log_routes(recent),
+            routes=routes,
         )
         await stack.enter_async_context(api)
         await stack.enter_async_context(
@@ -299,7 +301,7 @@ async def open_daemon(
         if settings.page.listen is not None:
             from edge.node.page import page_of
 
-            page = page_of(settings, control, readings, log_routes(recent))
+            page = page_of(settings, control, readings, routes)
             daemon.page = await stack.enter_async_context(page)
         stack.callback(recent.end)
         yield daemon

@@ -1,8 +1,14 @@
-"""`GET /v1/metrics` of a real node: as many as there were, whatever they came by."""
+"""What a real node counts, by `GET /v1/metrics` and as Prometheus takes it: as many as there were,
+whatever they came by.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import http.client
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,8 +17,11 @@ from typing import Any
 import pytest
 from mqtt_lab import Peer, mosquitto
 from node_lab import Node, application, node
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
 
 from edge.node.client import NodeClient
+from edge.node.metrics.families import FAMILIES
 
 Guest = Callable[[str], Path]
 Make = Callable[..., Path]
@@ -93,6 +102,85 @@ def test_what_the_node_says_of_itself(make: Make, tmp_path: Path) -> None:
         assert own["disk"]["written"] >= 0
         assert (own["applications"], own["peers"], own["mqtt"]) == (1, None, [])
         assert own["sync"]["succeeded"] >= 1
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("node")
+        self._path = str(path)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(60)
+        self.sock.connect(self._path)
+
+
+def scraped(running: Node, accept: str = "text/plain") -> tuple[str, str]:
+    """Content type and body."""
+    connection = _Connection(running.socket)
+    try:
+        connection.request("GET", "/metrics", headers={"accept": accept})
+        answer = connection.getresponse()
+        assert answer.status == 200
+        return answer.headers["content-type"], answer.read().decode()
+    finally:
+        connection.close()
+
+
+def samples(families: Any) -> dict[str, float]:
+    """By their names, and the values of their labels after those of the component."""
+    return {
+        "/".join(
+            [s.name, *(v for k, v in s.labels.items() if k not in ("application", "component"))]
+        ): s.value
+        for family in families
+        for s in family.samples
+    }
+
+
+def test_prometheus_reads_it(make: Make, tmp_path: Path) -> None:
+    with node(tmp_path, application("a", make("a", "status"))) as running:
+        for path in ["/200"] * 5 + ["/500"] * 2:
+            running.get(path)
+        content_type, text = scraped(running)
+        assert content_type.startswith("text/plain; version=")
+        plain = samples(text_string_to_metric_families(text))
+        content_type, text = scraped(running, "application/openmetrics-text;version=1.0.0")
+        assert content_type.startswith("application/openmetrics-text")
+        assert text.endswith("# EOF\n")
+        strict = samples(openmetrics.text_string_to_metric_families(text))
+    for found in (plain, strict):
+        assert found["edge_invocations_total/ok"] == 5
+        assert found["edge_invocations_total/failed"] == 2
+        assert found["edge_invocations_total/overloaded"] == 0
+        assert found["edge_invocation_duration_seconds_count"] == 7
+        assert found["edge_invocation_duration_seconds_bucket/+Inf"] == 7
+        assert found["edge_invocation_queue_duration_seconds_count"] == 7
+        assert 0 < found["edge_invocation_duration_seconds_sum"] < 7 * 30
+        assert found["edge_applications"] == 1
+        assert found["process_resident_memory_bytes"] > 1 << 20
+        assert "edge_peers_known" not in found, "in no fleet"
+    buckets = [v for k, v in plain.items() if k.startswith("edge_invocation_duration_seconds_b")]
+    assert buckets == sorted(buckets)
+
+
+def test_nobody_who_does_not_scrape_loads_the_library() -> None:
+    script = "import sys, edge.node.daemon; sys.exit('prometheus_client' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_names_are_prometheus_own_way() -> None:
+    assert len({family.name for family in FAMILIES}) == len(FAMILIES)
+    for family in FAMILIES:
+        assert family.name.startswith(("edge_", "process_"))
+        assert family.name.endswith("_total") is (family.kind == "counter")
+        assert family.help.endswith(".")
+
+
+def test_the_reference_is_up_to_date() -> None:
+    script = Path(__file__).parent.parent.parent / "docs" / "metrics.py"
+    done = subprocess.run([sys.executable, script, "--check"], check=False)
+    assert done.returncode == 0, "python docs/metrics.py writes it"
 
 
 async def test_messages_are_counted(

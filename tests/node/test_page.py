@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import socket
@@ -164,6 +165,19 @@ def test_who_is_on_the_network_must_log_in(guarded: Guarded) -> None:
 
 
 SHOWN = Shown({"/v1/apps": list}, (), dict, lambda _: None)  # type: ignore[arg-type, return-value]
+
+
+def test_prometheus_gets_in_with_the_password(guarded: Guarded) -> None:
+    def by(password: str) -> str:
+        return "Basic " + base64.b64encode(f"edge:{password}".encode()).decode()
+
+    refused = guarded.ask("/metrics")
+    assert (refused.status, refused.headers["WWW-Authenticate"][:5]) == (401, "Basic")
+    assert guarded.ask("/metrics", Authorization=by("guessed")).status == 401
+    answer = guarded.ask("/metrics", Authorization=by(PASSWORD))
+    assert answer.status == 200
+    assert "\nedge_applications 0.0\n" in answer.body
+    assert guarded.ask("/v1/metrics", Authorization=by(PASSWORD)).status == 401, "nothing else"
 
 
 async def test_passwords_cannot_be_tried_without_end() -> None:

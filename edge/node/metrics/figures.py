@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -46,7 +47,9 @@ class Figures:
             "at": round(self.clock(), 3),
             "components": self._components(),
             "node": {
+                "version": importlib.metadata.version("edge"),
                 "uptime": round(time.monotonic() - self.began, 3),
+                "cpu": round(time.process_time(), 3),
                 "memory": memory,
                 "pool": _pool(self.guests.shared.budget),
                 "loop_lag": lag,
@@ -71,7 +74,7 @@ class Figures:
 def _of(meter: Meter) -> dict[str, Any]:
     places = list(meter.places)
     waits = _histogram(meter.waits)
-    waits["counts"][0] += meter.entered
+    waits["counts"][0] += sum(meter.latency.counts) - sum(meter.waits.counts)
     return {
         "outcomes": {"ok": meter.ok, **meter.outcomes},
         "in_flight": sum(place.in_flight for place in places),

@@ -139,5 +139,5 @@ class ResponseOutparam:
         if isinstance(response, Err):
             param._reply.abort(failure(response.payload))
         else:
-            param.status = response.value.status_code()
+            param.status = response.value._status
             response.value.send(param._reply, param._method)
