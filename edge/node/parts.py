@@ -74,7 +74,8 @@ async def compose(stack: AsyncExitStack, settings: config.Daemon) -> Parts:
             settings.registries,
             docker=docker,
             credentials=credentials,
-            note=_log.info,
+            # Who follows a reference says what came of it, once; a network may be gone for a week.
+            note=_log.debug,
             clock=clock,
         )
     )

@@ -217,7 +217,7 @@ async def test_the_same_bundle_with_another_configuration_is_watched_too(tmp_pat
             it.host.fail("a", "bad")
             await sync.wait_idle()
             assert it.host.live["a"].wanted.entry.variables == {"k": "good"}
-            assert status(sync, "a").state == "rolled back"
+            await until(lambda: status(sync, "a").state == "rolled back")
             sync.set_file_entries([replace(good, variables={"k": "better"})])
             await until(lambda: it.host.live["a"].wanted.entry.variables == {"k": "better"})
             assert it.host.digest("a") == first

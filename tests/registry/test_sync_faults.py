@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -162,3 +163,24 @@ async def test_a_look_that_fails_at_edges_own_fault_holds_nothing_up(tmp_path: P
                 await sync.wait_idle()
             assert host.digest("a") == made
             assert told
+
+
+async def test_each_application_says_once_that_its_registry_is_gone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    entries = []
+    async with AsyncExitStack() as stack, AsyncExitStack() as gone:
+        registry = await gone.enter_async_context(liar())
+        for name in ("a", "b"):
+            put(registry, tmp_path / "scratch", "hello", name, name)
+            reference = f"{registry.host}/hello:{name}"
+            entries.append(ApplicationEntry(name, reference, mount=Mount(f"/{name}")))
+        sync = await stack.enter_async_context(syncing(tmp_path / "state", FakeHost(), entries))
+        await sync.wait_idle()
+        await gone.aclose()
+        caplog.clear()
+        await until(lambda: sync.tally.undelivered > 20)
+        for name in ("a", "b"):
+            (said,) = (r for r in caplog.records if getattr(r, "EDGE_APP", "") == name)
+            assert f"{name}: {registry.host}/hello:{name}: " in said.getMessage()
+            assert f"/hello:{name}: " in (status(sync, name).reason or "")

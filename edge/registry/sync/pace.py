@@ -18,11 +18,19 @@ _LONGEST = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A registry that does not answer is asked by one application, not by each."""
+    """A registry that does not answer is asked by one application, not by each.
+
+    `asked`: the reference that it was asked for.
+    """
 
     error: PullError
+    asked: str
     failures: int
     until: float
+
+    def told(self, reference: str) -> PullError:
+        """Its error, as one who asks for another reference would get it."""
+        return PullError(self.error.message.replace(self.asked, reference, 1), hint=self.error.hint)
 
 
 @dataclass(frozen=True, slots=True)

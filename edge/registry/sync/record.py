@@ -24,6 +24,7 @@ class Record:
     serving: Version | None = None
     soaking: bool = False
     error: EdgeError | None = None
+    told: str = ""  # the last error that the log has, while there is one
     failures: int = 0  # in a row
     due: float = math.inf
     failed: Identity | None = None  # could not be made live, and is not tried before `retry`

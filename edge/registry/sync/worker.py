@@ -96,6 +96,8 @@ class Worker:
                     record, record.wanted, retry=retry, by_hand=by_hand, network=network
                 )
                 self.tally.succeeded += 1
+                if record.error is None:
+                    record.told = ""
         except EdgeError as error:
             self._failed(record, error)
         except OSError as error:
@@ -165,6 +167,7 @@ class Worker:
                         record.failed = identity(found.digest, wanted.entry)
                     raise
         if found.instead_of is not None and record.error is None:
+            self._tell(record, found.instead_of)
             record.error = found.instead_of
             record.due = min(record.due, self._paused_until(wanted.entry))
 
@@ -287,10 +290,10 @@ class Worker:
             found = await self._delivery.find(wanted.entry, network=network)
         except PullError as error:
             if network and is_transient(error):
-                self._pause(registry, error)
+                self._pause(wanted.entry, error)
             raise
         if found.instead_of is not None and network:
-            self._pause(registry, found.instead_of)
+            self._pause(wanted.entry, found.instead_of)
         elif self._paused.pop(registry, None):
             for other in self._records.values():
                 if other.error and other.wanted and registry_of(other.wanted.entry) == registry:
@@ -316,13 +319,19 @@ class Worker:
 
     # Failures
 
+    def _tell(self, record: Record, error: EdgeError) -> None:
+        """Once, until something else is wrong or nothing is: a network may be gone for a week."""
+        if record.told == error.message:
+            return
+        record.told = error.message
+        hint = f" ({error.hint})" if error.hint else ""
+        _log.warning(
+            "%s: %s%s", record.name, error.message, hint,
+            extra={"MESSAGE_ID": FAILED, "EDGE_APP": record.name},
+        )  # fmt: skip
+
     def _failed(self, record: Record, error: EdgeError) -> None:
-        if record.error is None or record.error.message != error.message:
-            hint = f" ({error.hint})" if error.hint else ""
-            _log.warning(
-                "%s: %s%s", record.name, error.message, hint,
-                extra={"MESSAGE_ID": FAILED, "EDGE_APP": record.name},
-            )  # fmt: skip
+        self._tell(record, error)
         record.error, record.failures = error, record.failures + 1
         self.tally.undelivered += is_transient(error)
         self.tally.failed += not is_transient(error)
@@ -335,13 +344,13 @@ class Worker:
         else:  # at the next look, unless that finds the same
             record.retry = now + self._pace.bad(record.failures)
 
-    def _pause(self, registry: str, error: PullError) -> None:
-        now = asyncio.get_running_loop().time()
+    def _pause(self, entry: ApplicationEntry, error: PullError) -> None:
+        now, registry = asyncio.get_running_loop().time(), registry_of(entry)
         before = self._paused.get(registry)
         if before is None or before.until <= now:
             failures = before.failures + 1 if before else 1
             until = now + self._pace.undelivered(failures)
-            self._paused[registry] = Pause(error, failures, until)
+            self._paused[registry] = Pause(error, entry.reference or "", failures, until)
 
     def _is_paused(self, record: Record, wanted: Wanted) -> bool:
         pause = self._paused.get(registry_of(wanted.entry))
@@ -349,7 +358,7 @@ class Worker:
             return False
         if self._delivery.may_do_without(wanted.entry):
             return False
-        self._failed(record, pause.error)
+        self._failed(record, pause.told(wanted.entry.reference or ""))
         return True
 
     def _paused_until(self, entry: ApplicationEntry) -> float:
