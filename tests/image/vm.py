@@ -298,7 +298,13 @@ class MessageTap:
         self._processes.clear()
 
     def publish(self, topic: str, message: str) -> None:
-        run("mosquitto_pub", *self._broker(), "-q", "1", "-t", topic, "-m", message)
+        """As a sensor: again and again. The node may not be the broker's client yet, and a broker
+        that lost its power does not know that it was.
+        """
+        often = ["--repeat", str(PATIENCE), "--repeat-delay", "1"]
+        self._start(
+            ["mosquitto_pub", *self._broker(), *often, "-q", "1", "-t", topic, "-m", message]
+        )
 
     def next(self) -> str:
         """Topic and text of the next message. The machine's deadline is the test's."""
