@@ -42,15 +42,16 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "cryptography": ("edge.registry.signatures.keys", "edge.fleet.certificates"),
     "nacl": ("edge.registry.signatures.sealed",),
     "prometheus_client": ("edge.node.metrics",),
+    "textual": ("edge.cli.screen",),
 }
 # Where a package is not called what it is imported as.
 PACKAGES = {"paho": "paho-mqtt", "nacl": "PyNaCl", "prometheus_client": "prometheus-client"}
 # Names that aiohttp brings along and that its importers may use.
-TRANSITIVE = {"yarl": "aiohttp", "multidict": "aiohttp"}
+TRANSITIVE = {"yarl": "aiohttp", "multidict": "aiohttp", "rich": "textual"}
 
 PRELOADED = (
     *("aiohttp.web", "cryptography.x509", "httptools", "nacl.secret", "paho.mqtt.client"),
-    *("redis.asyncio", "wasmtime", "zeroconf.asyncio"),
+    *("redis.asyncio", "textual.widgets", "wasmtime", "zeroconf.asyncio"),
 )
 
 # Above this a module holds two ideas.

@@ -31,6 +31,7 @@ VERBS: Mapping[str, str] = {
     "sync": "deploy",
     "apps": "apps",
     "status": "apps",
+    "top": "top",
     "invoke": "invoke",
     "logs": "logs",
     "doctor": "doctor",
@@ -58,6 +59,7 @@ examples:
   edge deploy REF --mount /hello       run it on the node of this machine, and follow its tag
   edge apps                            what that node runs
   edge logs -f --application hello     what it prints, and what the node says of it
+  edge top                             what happens there now
   edge doctor                          what is wrong with this machine or its node, and what to do
 """
 

@@ -7,6 +7,7 @@ import http.client
 import json
 import socket
 import ssl
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,6 +101,7 @@ def test_the_page_is_there_for_this_machine(local: Ask) -> None:
     assert local("/v1/apps").body == "[]"
     assert json.loads(local("/v1/status").body)["name"] == "lab"
     assert json.loads(local("/v1/peers").body)["peers"] == []
+    assert "edge_" in local("/metrics").body
     assert local("/assets/main.js").headers["Content-Type"].endswith("/javascript")
 
 
@@ -156,6 +158,13 @@ def test_who_is_on_the_network_must_log_in(guarded: Guarded) -> None:
     token = {"Cookie": cookie.partition(";")[0]}
     assert ask("/v1/apps", **token).body == "[]"
     assert json.loads(ask("/v1/page", **token).body) == {"login": True}
+    # Scrapers know no cookies.
+    assert ask("/metrics").headers["WWW-Authenticate"].startswith("Basic")
+    basic = {"Authorization": "Basic " + b64encode(f"any:{PASSWORD}".encode()).decode()}
+    assert "edge_" in ask("/metrics", **basic).body
+    assert ask("/v1/apps", **basic).status == 401
+    assert ask("/metrics", Authorization="Basic " + b64encode(b"any:wrong").decode()).status == 401
+    assert ask("/metrics", Authorization="Basic !").status == 401
     assert ask("/logout", "POST", Origin="https://evil.example", **token).status == 403
     assert ask("/logout", "POST", **token).status == 303
     assert ask("/v1/apps", **token).status == 401
