@@ -209,6 +209,14 @@ def test_it_fits_a_phone(browser: Browser, url: str) -> None:
         tab.until("document.querySelectorAll('.rollback').length == 3")
         tab.until("document.querySelector('#log li')")
         assert tab.run("document.documentElement.scrollWidth") == 360
+        tab.until("document.querySelector('.figure').innerText")
+        over = """[...document.querySelectorAll('summary, .tiles')].flatMap((one) => {
+            const parts = [...one.querySelectorAll('.dot, .title, .figure, .tile')];
+            const boxes = parts.map((part) => part.getBoundingClientRect());
+            return boxes.filter((a, i) => boxes.slice(i + 1).some((b) =>
+                a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom));
+        }).length"""
+        assert tab.run(over) == 0, "nothing lies over something else"
         small = """[...document.querySelectorAll('button, select, summary')]
             .filter((one) => one.offsetParent && one.getBoundingClientRect().height < 24)
             .map((one) => one.outerHTML)"""
@@ -229,6 +237,14 @@ def test_everything_that_can_be_pressed_has_a_name(browser: Browser, url: str) -
         assert nameless == []
         headings = [one["name"]["value"] for one in tree if one["role"]["value"] == "heading"]
         assert headings[:3] == ["lab", "Now", "Applications"]
+
+
+def test_a_node_that_has_ended_is_said(browser: Browser, tmp_path: Path) -> None:
+    with browser.tab() as tab:
+        with node(tmp_path, '[page]\nlisten = "127.0.0.1:0"\n') as ending:
+            tab.go(page_of(ending))
+            tab.until("document.getElementById('state').textContent.includes('0 applications')")
+        tab.until("document.getElementById('state').textContent == 'the node does not answer'")
 
 
 def test_on_the_network_it_asks_for_the_password(browser: Browser, tmp_path: Path) -> None:

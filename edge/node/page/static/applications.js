@@ -74,9 +74,7 @@ export class Applications {
         {},
         part("dot", "span", "dot"),
         make("span", { class: "title" }, make("strong", {}, app.name), part("place", "span", "code quiet"), part("word", "span", "word")),
-        part("rate", "span", "figure"),
-        part("slow", "span", "figure"),
-        part("failed", "span", "figure"),
+        make("span", { class: "figures" }, ...["rate", "slow", "failed"].map((name) => part(name, "span", "figure"))),
         part("why", "span", "why"),
       ),
       make("div", { class: "body" }),
@@ -165,7 +163,7 @@ export class Applications {
       return make("tr", {}, make("td", { class: "code" }, text), make("td", {}, one.component ?? "static answer"));
     });
     const head = make("tr", {}, make("th", { scope: "col" }, "Route or trigger"), make("th", { scope: "col" }, "Component"));
-    return [make("div", { class: "scroll" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)))];
+    return [table("texts", head, rows)];
   }
 
   #components(app) {
@@ -175,7 +173,7 @@ export class Applications {
     const rows = app.components.map((one) =>
       make("tr", { "data-component": one.name }, make("td", {}, one.name), ...names.slice(1).map(() => make("td"))),
     );
-    return [make("div", { class: "scroll" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)))];
+    return [table("numbers", head, rows)];
   }
 
   #actions(app) {
@@ -187,6 +185,11 @@ export class Applications {
     back.addEventListener("click", () => rollback(app, back));
     return make("div", { class: "actions" }, log, back);
   }
+}
+
+function table(kind, head, rows) {
+  const parts = [make("thead", {}, head), make("tbody", {}, ...rows)];
+  return make("div", { class: "scroll" }, make("table", { class: kind }, ...parts));
 }
 
 async function rollback(app, button) {
