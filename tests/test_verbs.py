@@ -151,6 +151,18 @@ def test_a_deploy_returns_when_it_is_live(clean: Lab, push: Push) -> None:
     assert re.match(r"lab: edge \S+, up \d+s\n", status)
     assert f"  serves   {clean.node.url}\n" in status
     assert "  runs     1 application: 1 live\n" in status
+    assert re.search(r"^  handled  \d+ events?, 0 failed; 0 under way$", status, re.M)
+    assert re.search(r"^  memory   \d+ MiB; guests have \d+ of \d+ places, ", status, re.M)
+    assert re.search(r"^  stores   \S+ \S+ of 4 GiB; .* written to disk since", status, re.M)
+
+
+def test_what_is_not_as_wanted_is_told_with_its_reason(clean: Lab, push: Push) -> None:
+    clean.tell("deploy", push("site", "one"), "--mount", "/s")
+    clean.tell("deploy", push("site", "two", "2"))
+    clean.tell("rollback", "site")
+    runs = clean.tell("status").partition("  runs     ")[2].splitlines()
+    assert runs[0] == "1 application: 1 rolled back"
+    assert re.fullmatch(r" {11}site: rolled back for \d+s: .+", runs[1])
 
 
 def test_a_deploy_that_cannot_be_changes_nothing(clean: Lab, push: Push) -> None:

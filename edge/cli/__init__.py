@@ -30,7 +30,7 @@ VERBS: Mapping[str, str] = {
     "rollback": "deploy",
     "sync": "deploy",
     "apps": "apps",
-    "status": "apps",
+    "status": "status",
     "top": "top",
     "invoke": "invoke",
     "logs": "logs",

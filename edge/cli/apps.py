@@ -1,4 +1,4 @@
-"""`edge apps` and `edge status`: what a running node runs, and how it is."""
+"""`edge apps`: what a running node runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from urllib.parse import quote
 from edge.cli.common import Verbs
 from edge.cli.node import (
     age,
-    amount,
     ask,
     json_argument,
     place,
@@ -19,7 +18,6 @@ from edge.cli.node import (
     say_json,
     short,
     socket_argument,
-    span,
     table,
 )
 from edge.node.client import NodeClient
@@ -40,15 +38,6 @@ def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
     socket_argument(parser)
     json_argument(parser)
     parser.set_defaults(run=_apps)
-    parser = verbs.add_parser(
-        "status",
-        parents=[common],
-        help="how the node is",
-        description="Says how the node is: since when it runs, where it serves, what it stores.",
-    )
-    socket_argument(parser)
-    json_argument(parser)
-    parser.set_defaults(run=_status)
 
 
 def _apps(options: argparse.Namespace) -> int:
@@ -149,54 +138,3 @@ def _details(application: Mapping[str, Any]) -> Iterator[str]:
 
 def _trigger(trigger: Mapping[str, Any]) -> str:
     return f"{trigger['on']} → {trigger['component'] or 'a static answer'}"
-
-
-def _status(options: argparse.Namespace) -> int:
-    found = ask(options, lambda node: node.get("/v1/status"))
-    say_json(found) if options.json else say("\n".join(_status_lines(found)))
-    return 0
-
-
-def _status_lines(found: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{found['name']}: edge {found['version']}, up {span(found['uptime'])}"
-    shown = {
-        "serves": ", ".join(found["listening"]),
-        "page": ", ".join(found["page"]),
-        "mirror": ", ".join(found["mirror"]),
-        "runs": _counted(found["applications"]),
-        "synced": found["last_sync"] and f"{age(found['last_sync'])} ago",
-        "fleet": _fleet(found),
-        "labels": ", ".join(f"{name}={value}" for name, value in found["labels"].items()),
-        "stores": _stored(found["store"]),
-        "state": found["state_dir"],
-    }
-    for name, value in shown.items():
-        if value:
-            yield f"  {name:<7}  {value}"
-    for note in found["notes"]:
-        yield f"  note: {note}"
-
-
-def _fleet(found: Mapping[str, Any]) -> str:
-    about, generation = found["fleet"], found["generation"]
-    parts = []
-    if about is not None:
-        alive = about.get("alive", 0)
-        parts.append(f"{about['name']}, with {alive} other node{'' if alive == 1 else 's'}")
-    if generation is not None:
-        parts.append(f"generation {generation}")
-    return ", ".join(parts)
-
-
-def _counted(states: Mapping[str, int]) -> str:
-    total = sum(states.values())
-    each = ", ".join(f"{count} {state}" for state, count in states.items())
-    noun = "application" if total == 1 else "applications"
-    return f"{total} {noun}: {each}" if total else "no applications"
-
-
-def _stored(store: Mapping[str, int | None]) -> str:
-    used, quota = store["used"], store["quota"]
-    if used is None or quota is None:
-        return ""
-    return f"{amount(used)} of {amount(quota)}"
