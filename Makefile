@@ -96,5 +96,5 @@ EXTENSION := $(wildcard edge/engine/*.pyx edge/engine/*.pxi edge/engine/*.pxd ed
 $(VENV)/.stamp: pyproject.toml $(EXTENSION)
 	@.ci/packages build "$(PYTHON)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[broker,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[broker,dev,traces]'
 	@touch $@

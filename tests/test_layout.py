@@ -43,6 +43,7 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "nacl": ("edge.registry.signatures.sealed",),
     "prometheus_client": ("edge.node.metrics",),
     "textual": ("edge.cli.screen",),
+    "opentelemetry": ("edge.node.otlp",),
 }
 # Where a package is not called what it is imported as.
 PACKAGES = {"paho": "paho-mqtt", "nacl": "PyNaCl", "prometheus_client": "prometheus-client"}

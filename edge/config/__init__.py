@@ -14,6 +14,7 @@ from edge.config.daemon import (
     Registry,
     SignaturePolicy,
     Sync,
+    Traces,
 )
 from edge.config.serving import (
     Address,
@@ -52,6 +53,7 @@ __all__ = [
     "Sqlite",
     "Stores",
     "Sync",
+    "Traces",
     "parse_address",
     "parse_mqtt_url",
 ]

@@ -22,6 +22,7 @@ __all__ = [
     "Registry",
     "SignaturePolicy",
     "Sync",
+    "Traces",
 ]
 
 SignaturePolicy = Literal["required", "warn", "off"]
@@ -137,6 +138,14 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Traces:
+    """Where spans of invocations are sent to, by OTLP over HTTP."""
+
+    endpoint: str | None = None  # a URL without a slash at its end; None: nothing is traced
+    ratio: float = 1.0  # of the traces that begin here
+
+
+@dataclass(frozen=True, slots=True)
 class Daemon:
     """All of edge.toml. `directory`: what relative paths in it start from (resolved already)."""
 
@@ -149,6 +158,7 @@ class Daemon:
     sync: Sync = field(default_factory=Sync)
     mirror: Mirror = field(default_factory=Mirror)
     page: Page = field(default_factory=Page)
+    traces: Traces = field(default_factory=Traces)
     limits: Limits = field(default_factory=Limits)
     quota: int = 4096 * MiB  # of the content store, bytes
     defaults: Mapping[str, object] = field(default_factory=dict)  # options of every component

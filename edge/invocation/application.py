@@ -24,6 +24,7 @@ from edge.invocation.meter import Meter
 from edge.invocation.native import NativeInvoker
 from edge.invocation.sandbox import Sandboxes
 from edge.invocation.sizes import limited
+from edge.invocation.tracing import traced, traced_events
 from edge.invocation.wagi import WagiInvoker
 from edge.invocation.waking import Load, Waking, wake_first
 from edge.wasi.http.message import Handler, Reply, Request
@@ -140,9 +141,12 @@ class LiveApplication:
         if sandboxes is None:
             wake = partial(self._wake, trigger.component)
             return lambda request, reply, _match: wake_first(wake, self, request, reply)
+        route, base = trigger.route or CHAINED, self._base_path
         if trigger.wagi is not None:
-            return _wagi(sandboxes, trigger.wagi, self._base_path)
-        return _http(sandboxes, trigger.route or CHAINED, self._base_path)
+            respond = _wagi(sandboxes, trigger.wagi, base)
+        else:
+            respond = _http(sandboxes, route, base)
+        return _traced(respond, sandboxes, base.rstrip("/") + route.text)
 
     async def _wake(self, component: str) -> None:
         """Returns when its sandboxes are there. Raises EdgeError."""
@@ -174,9 +178,14 @@ class LiveApplication:
             return partial(self._wake_for, id, component)
         found = event_entry(kind, component, sandboxes.component.code.plan)
         authority = quote(self.application.name, safe="")
+        handle: EventHandler
         if found.native is None:
-            return EventInvoker(sandboxes, found.export, authority).handle
-        return NativeInvoker(sandboxes, found.export, found.native, authority)
+            handle = EventInvoker(sandboxes, found.export, authority).handle
+        else:
+            handle = NativeInvoker(sandboxes, found.export, found.native, authority)
+        if (tracer := sandboxes.node.tracer) is None:
+            return handle
+        return traced_events(handle, tracer, self.application.name, component, kind, id)
 
     def _chain(self, component: str, request: Request, reply: Reply) -> Work:
         return self._chained[component](request, reply)
@@ -197,12 +206,21 @@ def _called(sandboxes: Sandboxes, trigger: HttpTrigger, meter: Meter | None = No
         respond = _http(sandboxes, CHAINED, meter=meter)
     else:
         respond = _wagi(sandboxes, trigger.wagi, meter=meter)
+    if meter is None:
+        respond = _traced(respond, sandboxes, CHAINED.text)
 
     def handle(request: Request, reply: Reply) -> Work:
         match = Match(CHAINED, respond, path_info=request.target.partition("?")[0])
         return respond(request, reply, match)
 
     return handle
+
+
+def _traced(respond: Responder, sandboxes: Sandboxes, route: str) -> Responder:
+    profile, tracer = sandboxes.profile, sandboxes.node.tracer
+    if tracer is None:
+        return respond
+    return traced(respond, tracer, profile.application, profile.component, route)
 
 
 def _http(

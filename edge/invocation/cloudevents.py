@@ -19,6 +19,7 @@ from edge.invocation.http import HttpInvoker
 from edge.invocation.native import ended_by, too_large
 from edge.invocation.run import Run
 from edge.invocation.sandbox import Sandboxes
+from edge.invocation.tracing import marked
 from edge.platform.sums import cut
 from edge.wasi.http.incoming import ResponseOutparam
 from edge.wasi.http.message import Headers, Reply, Request
@@ -81,6 +82,9 @@ class EventInvoker(HttpInvoker):
             event_headers(event), BytesSource(event.data), "127.0.0.1:0",
         )  # fmt: skip
         request.route = self._headers, Match(CHAINED, None, path_info="/")
+        if event.span is not None:
+            request.span = event.span
+            request.headers = marked(request.headers, event.span.carrier)
         return request
 
     def _over(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 Kind = Literal["mqtt", "redis", "cron"]
@@ -30,6 +30,8 @@ class Event:
     content_type: str | None = None
     time: float | None = None
     attributes: tuple[tuple[str, str], ...] = ()
+    # Of its invocation, where the node traces: a Span.
+    span: Any = field(default=None, compare=False, repr=False)
 
 
 class Status(enum.Enum):
@@ -51,6 +53,7 @@ class Outcome:
     reason: str = ""
     reply: bytes | None = None
     content_type: str | None = None
+    trace: tuple[tuple[str, str], ...] = ()  # goes with the reply
 
 
 DONE = Outcome(Status.DONE)

@@ -43,16 +43,21 @@ class HttpInvoker:
 
     def _begin(self, request: Request, reply: Reply, waited: float = 0.0) -> Run | None:
         """The guest's first time slice, once the gate has admitted it. None: it has ended."""
-        outparam = ResponseOutparam(reply, request.method)
+        outparam, span = ResponseOutparam(reply, request.method), request.span
 
         def arguments(sandbox: Sandbox) -> tuple[IncomingRequest, ResponseOutparam]:
             if (outbound := sandbox.outbound) is not None:
                 outbound.depth = request.depth
                 outbound.authority = request.authority
+                if span is not None:
+                    outbound.trace = span.carrier
             return IncomingRequest(request), outparam
 
         def ended(id: str, error: BaseException | None) -> BaseException | None:
-            return self._over(id, error, outparam, reply)
+            fault = self._over(id, error, outparam, reply)
+            if span is not None:
+                span.end(id, outparam.status, fault)
+            return fault
 
         try:
             run: Run | None = start(

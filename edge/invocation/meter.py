@@ -13,7 +13,7 @@ from typing import Protocol
 
 from edge.errors import GuestLimit, GuestTimeout, Overloaded, TooLarge
 
-__all__ = ["BOUNDS", "OUTCOMES", "Histogram", "Meter", "Meters", "Place"]
+__all__ = ["BOUNDS", "OUTCOMES", "Histogram", "Meter", "Meters", "Place", "outcome_of"]
 
 OUTCOMES = ("ok", "failed", "timeout", "limit", "too_large", "overloaded", "cancelled")
 """What becomes of an event.
@@ -96,7 +96,7 @@ class Meter:
 
     def failed(self, began: float, waited: float, error: BaseException | None) -> None:
         """… which did not go well. None: the guest said so itself."""
-        outcome = "failed" if error is None else _outcome(error)
+        outcome = "failed" if error is None else outcome_of(error)
         self.outcomes[outcome] += 1
         if outcome != "overloaded":  # it did not run
             self.latency.add(monotonic() - began)
@@ -107,7 +107,7 @@ class Meter:
 
     def refused(self, error: BaseException) -> None:
         """An event was not run."""
-        self.outcomes[_outcome(error)] += 1
+        self.outcomes[outcome_of(error)] += 1
 
     def _tell(self) -> None:
         told, self.told = self.told, None
@@ -145,7 +145,8 @@ class Meters:
             del self._all[names]
 
 
-def _outcome(error: BaseException) -> str:
+def outcome_of(error: BaseException) -> str:
+    """Which of the OUTCOMES an error is."""
     match error:
         case Overloaded():
             return "overloaded"

@@ -55,6 +55,8 @@ class NativeInvoker:
             id = sandbox.id
             if sandbox.outbound is not None:
                 sandbox.outbound.authority = self._authority
+                if event.span is not None:
+                    sandbox.outbound.trace = event.span.carrier
             return self._handler.arguments(event)
 
         try:

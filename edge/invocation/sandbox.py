@@ -26,6 +26,7 @@ from edge.invocation.admission import Budget, Gate
 from edge.invocation.meter import Meter
 from edge.invocation.printing import Printing
 from edge.invocation.report import Reporter
+from edge.invocation.tracing import Tracer
 from edge.spin.platform import Platform
 from edge.wasi.context import Context
 from edge.wasi.lines import LineSink
@@ -45,13 +46,14 @@ _log = logging.getLogger("edge.guest")
 @dataclass(frozen=True, slots=True)
 class Node:
     """What all invocations of a node share. `trace`: called with each line a guest prints,
-    (application, component,
-    invocation, stream, line)."""
+    (application, component, invocation, stream, line). `tracer`: makes a span of each of them.
+    """
 
     budget: Budget
     lane: Lane = field(default_factory=Lane)
     egress: Egress = field(default_factory=Egress)
     trace: Callable[[str, str, str, str, str], None] | None = None
+    tracer: Tracer | None = None
 
 
 @dataclass(frozen=True, slots=True)

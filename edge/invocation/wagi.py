@@ -37,7 +37,7 @@ class WagiInvoker:
         self._base_path = base_path
 
     async def respond(self, request: Request, reply: Reply, match: Match[Any]) -> None:
-        output = _Output(reply)
+        output, span = _Output(reply), request.span
         environ = self._environment(request, match)
         path, _, query = request.target.partition("?")
         gate = self.sandboxes.gate
@@ -49,16 +49,15 @@ class WagiInvoker:
             sandbox.arguments = wagi.arguments(self._argv, path, query)
             sandbox.stdin = request.body
             sandbox.stdout = output
+            if span is not None and sandbox.outbound is not None:
+                sandbox.outbound.trace = span.carrier
             return ()
 
-        def ended(_id: str, error: BaseException | None) -> BaseException | None:
-            if error is not None and not _exited_well(error):
-                return error
-            try:
-                output.end()
-            except GuestError as exc:
-                return exc
-            return GuestError(f"answered {output.status}") if output.status >= 500 else None
+        def ended(id: str, error: BaseException | None) -> BaseException | None:
+            fault = _fault(error, output)
+            if span is not None:
+                span.end(id, output.status, fault)
+            return fault
 
         try:
             await self._run(arguments, ended, reply, waited)
@@ -95,6 +94,17 @@ class WagiInvoker:
             content_length=_length(length, request),
             base_path=self._base_path,
         )
+
+
+def _fault(error: BaseException | None, output: _Output) -> BaseException | None:
+    """What is counted as wrong with a command that has ended."""
+    if error is not None and not _exited_well(error):
+        return error
+    try:
+        output.end()
+    except GuestError as exc:
+        return exc
+    return GuestError(f"answered {output.status}") if output.status >= 500 else None
 
 
 def _exited_well(error: BaseException) -> bool:

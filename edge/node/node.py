@@ -28,6 +28,7 @@ from edge.invocation.event import KINDS
 from edge.invocation.handlers import HANDLERS
 from edge.invocation.meter import Meters
 from edge.invocation.sandbox import Profile, Sandboxes
+from edge.invocation.tracing import Tracer
 from edge.node.services import read_triggers
 from edge.registry.local import LocalApplication
 from edge.spin.platform import Stores
@@ -188,12 +189,13 @@ async def open_node(
     *,
     stores: Stores | None = None,
     blocked: tuple[Network, ...] = (),
+    tracer: Tracer | None = None,
 ) -> AsyncIterator[Node]:
     """A node without applications; what it opened, and `stores`, are closed on leaving.
 
     `code_dir`: where compiled code is kept. What is found there runs natively, so nobody else may
     write there. `stores`: what applications may keep; by default beside `code_dir`.
-    `blocked`: networks that no guest reaches.
+    `blocked`: networks that no guest reaches. `tracer`: makes a span of each invocation.
     """
     limits = limits or config.Limits()
     engine = runtime.create_engine()
@@ -207,7 +209,12 @@ async def open_node(
             cache,
             offered,
             PlanCache(cache.directory, offered, EXPORTS) if cache.directory else None,
-            sandbox.Node(Budget(limits.memory, slots, limits.queue), egress=egress, trace=trace),
+            sandbox.Node(
+                Budget(limits.memory, slots, limits.queue),
+                egress=egress,
+                trace=trace,
+                tracer=tracer,
+            ),
             stores,
             blocked,
         )

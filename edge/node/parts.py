@@ -15,6 +15,7 @@ from edge.node.fleet import FleetService, Hosted
 from edge.node.node import Node, open_node
 from edge.node.services import Services
 from edge.node.services import Settings as ServiceSettings
+from edge.node.tracing import open_tracer
 from edge.node.trusting import Trusting
 from edge.platform.clock import TrustedClock
 from edge.platform.credentials import credentials_directory
@@ -54,12 +55,14 @@ async def compose(stack: AsyncExitStack, settings: config.Daemon) -> Parts:
     clock = await asyncio.to_thread(TrustedClock, node.state_dir / "clock")
     store = ContentStore(node.state_dir, quota=settings.quota)
     stores = Stores(node.state_dir, settings.stores)
+    tracer = await stack.enter_async_context(open_tracer(settings.traces, node.name))
     guests = await stack.enter_async_context(
         open_node(
             node.state_dir / "code",
             settings.limits,
             stores=stores,
             blocked=tuple(map(ipaddress.ip_network, settings.blocked)),
+            tracer=tracer,
         )
     )
     services = await stack.enter_async_context(

@@ -1,14 +1,17 @@
 """fermyon:spin/mqtt: messages to brokers that the grants allow, as `mqtt://` or `mqtts://`.
 
-MQTT 3.1.1, as Spin speaks it. A connection belongs to the invocation that opened it and ends with
-it, after the last message has left.
+MQTT 3.1.1, as Spin speaks it; where the node traces MQTT 5, if the broker knows it: messages tell
+then which trace they belong to. A connection belongs to the invocation that opened it and ends
+with it, after the last message has left.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING, final
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, final
 
 from edge.application.addresses import MqttAddress
 from edge.engine.host import Err, Interface
@@ -16,7 +19,7 @@ from edge.spin import dial, lazy
 from edge.spin.platform import Brokers, Context, Outbound
 
 if TYPE_CHECKING:
-    from edge.spin.broker import BrokerError
+    from edge.spin.broker import BrokerError, BrokerOptions
     from edge.spin.mqtt_client import Publisher
 
 __all__ = ["MQTT", "MqttConnection"]
@@ -34,11 +37,14 @@ _PACKET_MAX = 1 << 12
 class MqttConnection:
     """A connection, counted as one of the invocation until it is closed."""
 
-    __slots__ = ("_brokers", "_publisher")
+    __slots__ = ("_brokers", "_publisher", "_trace")
 
-    def __init__(self, publisher: Publisher, brokers: Brokers) -> None:
+    def __init__(
+        self, publisher: Publisher, brokers: Brokers, trace: tuple[tuple[str, str], ...]
+    ) -> None:
         self._publisher: Publisher | None = publisher
         self._brokers = brokers
+        self._trace = trace
 
     @staticmethod
     async def open(
@@ -69,9 +75,10 @@ class MqttConnection:
         publisher = self._publisher
         assert publisher is not None
         broker = await lazy.load("edge.spin.broker")
+        properties = broker.MessageProperties(user=self._trace)
         try:
             async with asyncio.timeout(self._brokers.reply):
-                await publisher.publish(topic, payload, _QOS[qos])
+                await publisher.publish(topic, payload, _QOS[qos], properties=properties)
         except TimeoutError:
             publisher.abort()
             raise Err(("other", f"{topic[:80]}: not acknowledged in time")) from None
@@ -96,6 +103,43 @@ async def _open(
 ) -> MqttConnection:
     outbound, brokers = dial.granted(context.outbound, address.endpoint), context.platform.brokers
     endpoint = address.endpoint
+
+    async def options(broker: Any, protocol: str) -> BrokerOptions:
+        found: BrokerOptions = broker.BrokerOptions(
+            endpoint.host,
+            endpoint.port,
+            tls=await dial.tls_for(endpoint, brokers.tls),
+            username=username,
+            password=password,
+            client_id=address.client_id,
+            keepalive=keep_alive,
+            protocol=protocol,
+            max_packet=_PACKET_MAX,
+            in_flight=1,
+            connected=_Way(outbound, address, brokers),
+        )
+        return found
+
+    if outbound.trace:
+        try:
+            publisher = await _publisher(outbound, brokers, partial(options, protocol="5"))
+            return MqttConnection(publisher, brokers, outbound.trace)
+        except _Unknown:
+            pass
+    publisher = await _publisher(outbound, brokers, partial(options, protocol="3.1.1"))
+    return MqttConnection(publisher, brokers, ())
+
+
+class _Unknown(Exception):
+    """A broker that does not know MQTT 5 says so, or closes the connection."""
+
+
+async def _publisher(
+    outbound: Outbound,
+    brokers: Brokers,
+    options: Callable[[Any], Awaitable[BrokerOptions]],
+) -> Publisher:
+    """Connected. Raises _Unknown where that may help, Err otherwise."""
     if not outbound.acquire():
         raise Err("too-many-connections")
     publisher: Publisher | None = None
@@ -103,20 +147,7 @@ async def _open(
         async with asyncio.timeout(brokers.connect):
             broker = await lazy.load("edge.spin.broker")
             library = await lazy.load("edge.spin.mqtt_client")
-            options = broker.BrokerOptions(
-                endpoint.host,
-                endpoint.port,
-                tls=await dial.tls_for(endpoint, brokers.tls),
-                username=username,
-                password=password,
-                client_id=address.client_id,
-                keepalive=keep_alive,
-                protocol="3.1.1",
-                max_packet=_PACKET_MAX,
-                in_flight=1,
-                connected=_Way(outbound, address, brokers),
-            )
-            publisher = library.Publisher(options)
+            publisher = library.Publisher(given := await options(broker))
             publisher.closed.add_done_callback(lambda _closed: outbound.release())
             await publisher.connect(brokers.connect)
     except BaseException as exc:
@@ -125,9 +156,12 @@ async def _open(
         else:
             publisher.abort()
             if isinstance(exc, broker.BrokerError):
+                if given.protocol == "5" and exc.reason in ("version", "lost"):
+                    raise _Unknown from None
                 raise Err(_failure(exc)) from None
         raise
-    return MqttConnection(publisher, brokers)
+    assert publisher is not None
+    return publisher
 
 
 class _Way:

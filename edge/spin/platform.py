@@ -113,6 +113,9 @@ class Database(Protocol):
 class Outbound(Protocol):
     """The way out of an invocation (see `edge.wasi.outbound`)."""
 
+    @property
+    def trace(self) -> tuple[tuple[str, str], ...]: ...
+
     def allows(self, scheme: str, host: str, port: int) -> bool: ...
 
     def allows_address(self, scheme: str, name: str | None, address: str, port: int) -> bool: ...

@@ -137,10 +137,10 @@ class Outbound:
     """The way out of one invocation; owns its tasks until `close`.
 
     `depth` counts the invocations that wait for this one; `authority` is the host that requests to
-    oneself carry.
+    oneself carry; `trace`: what others are told of the trace it belongs to, in the words of W3C.
     """
 
-    __slots__ = ("_learned", "_open", "_tasks", "authority", "depth", "egress", "grants")
+    __slots__ = ("_learned", "_open", "_tasks", "authority", "depth", "egress", "grants", "trace")
 
     def __init__(
         self, grants: Grants, egress: Egress, *, depth: int = 0, authority: str = "localhost"
@@ -149,6 +149,7 @@ class Outbound:
         self.egress = egress
         self.depth = depth
         self.authority = authority
+        self.trace: tuple[tuple[str, str], ...] = ()
         self._open = 0
         # task -> whether it may go on to its end when the invocation is over
         self._tasks: dict[asyncio.Task[None], Callable[[], bool]] = {}

@@ -67,7 +67,7 @@ def mistake(text: str, *, check: bool = False) -> str:
 
 def test_an_empty_file_is_a_node_with_the_defaults(here: Path) -> None:
     assert read("") == (Daemon(), ())
-    sections = ("node", "http", "http.limits", "mqtt", "sync", "fleet", "mirror", "page")
+    sections = ("node", "http", "http.limits", "mqtt", "sync", "fleet", "mirror", "page", "traces")
     empty = "\n".join(f"[{name}]" for name in (*sections, "limits", "stores", "home_assistant"))
     assert read(empty) == (Daemon(), ())
 
@@ -302,6 +302,10 @@ def test_paths_begin_at_the_file(here: Path) -> None:
         ('page.listen = "pi.lan:7468"', "page.listen", 'password_file = "page-password"'),
         ('page.password = "short"', "page.password", "fewer than 8 characters"),
         ('page = { password = "12345678", password_file = "x" }', "page", "exclude each other"),
+        ('traces.endpoint = "collector:4318"', "traces.endpoint", 'write "http://HOST:4318"'),
+        ('traces.endpoint = "http://u:p@c"', "traces.endpoint", "is not the URL of a collector"),
+        ('traces.endpoint = "http://c/v1"', "traces.endpoint", "is not the URL of a collector"),
+        ("traces.ratio = 2", "traces.ratio", "from 0 to 1"),
         ('limits.memory = "1kB"', "limits.memory", "between 1MiB"),
         ("limits.instances = 0", "limits.instances", "between 1"),
         ("limits.component.memry = 1", "limits.component.memry", 'did you mean "memory"'),
@@ -676,6 +680,7 @@ def test_every_section_but_those_taken_up_wants_a_restart() -> None:
         "mirror": config.Mirror(listen=None),
         "home_assistant": config.HomeAssistant(enabled=True),
         "page": config.Page(listen=None),
+        "traces": config.Traces("http://c:4318"),
         "limits": config.Limits(memory=1),
         "quota": 1,
         "defaults": {"queue": 1},
@@ -714,6 +719,7 @@ SECTIONS: dict[str, tuple[str, object]] = {
     "fleet": ("[fleet]", config.Fleet()),
     "mirror": ("[mirror]", config.Mirror()),
     "page": ("[page]", config.Page()),
+    "traces": ("[traces]", config.Traces()),
     "home_assistant": ("[home_assistant]", config.HomeAssistant()),
     "stores": ("[stores]", config.Stores()),
     "stores.key_value.LABEL": ("[stores.key_value.default]", config.KeyValue()),

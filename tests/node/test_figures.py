@@ -164,8 +164,12 @@ def test_prometheus_reads_it(make: Make, tmp_path: Path) -> None:
     assert buckets == sorted(buckets)
 
 
-def test_nobody_who_does_not_scrape_loads_the_library() -> None:
-    script = "import sys, edge.node.daemon; sys.exit('prometheus_client' in sys.modules)"
+def test_libraries_are_loaded_by_who_uses_them_only() -> None:
+    """Those of metrics and traces: memory and time of a small board."""
+    script = (
+        "import sys, edge.node.daemon\n"
+        "sys.exit(bool({'prometheus_client', 'opentelemetry'} & {*sys.modules}))"
+    )
     subprocess.run([sys.executable, "-c", script], check=True)
 
 

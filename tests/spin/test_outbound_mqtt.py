@@ -267,3 +267,42 @@ async def test_a_broker_that_takes_nothing_holds_one_message(node: Node) -> None
             kind, text = await error(c.publish("t", bytes(16_000_000), "at-most-once"))
             assert (kind, "in time" in text) == ("other", True)
             gone.set()
+
+
+@pytest.mark.parametrize("answer", [b"\x20\x02\x00\x01", b""], ids=["says so", "closes"])
+async def test_where_the_node_traces_an_old_broker_is_met_in_its_own_version(
+    node: Node, broker: Mosquitto, answer: bytes
+) -> None:
+    levels: list[int] = []
+
+    async def old(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A broker that knows MQTT 3.1.1 only: mosquitto, for those who speak that."""
+        first = await reader.readuntil(b"MQTT") + await reader.readexactly(1)
+        levels.append(first[-1])
+        if first[-1] == 4:
+            back, forth = await asyncio.open_connection("127.0.0.1", broker.port)
+            forth.write(first)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_copied(reader, forth))
+                group.create_task(_copied(back, writer))
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(old, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    context = node.context(ANY)
+    context.outbound.trace = (("traceparent", "00-1-2-01"),)
+    async with (
+        server,
+        listening(broker) as arrived,
+        opened(node, context, f"mqtt://127.0.0.1:{port}") as c,
+    ):
+        await c.publish("a", b"b", "at-least-once")
+        assert await arrived() == ("a", 1, b"b")
+    assert levels == [5, 4]
+
+
+async def _copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+    writer.close()

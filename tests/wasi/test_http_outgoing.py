@@ -869,3 +869,21 @@ def test_egress_counts_for_all_invocations() -> None:
     assert not two.acquire()
     one.release()
     assert two.acquire()
+
+
+async def test_the_trace_goes_along_unless_the_guest_tells_one() -> None:
+    told: list[list[bytes]] = []
+
+    def other(request: Request, reply: Reply) -> None:
+        told.append([value for name, value in request.headers if name.startswith(b"trace")])
+        reply.start(204, [])
+        reply.finish()
+
+    async with world() as w:
+        context = w.context("http://b.spin.internal", chain={"b": other})
+        await fetch(context, make("b.spin.internal"))
+        assert context.outbound is not None
+        context.outbound.trace = (("traceparent", "00-1-2-01"), ("tracestate", "a=b"))
+        await fetch(context, make("b.spin.internal"))
+        await fetch(context, make("b.spin.internal", headers=(("Traceparent", b"own"),)))
+    assert told == [[], [b"00-1-2-01", b"a=b"], [b"own"]]

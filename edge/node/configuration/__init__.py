@@ -73,6 +73,7 @@ def _daemon(document: object, where: Where, files: Files) -> config.Daemon:
             "home_assistant": table.optional("home_assistant", sections.home_assistant),
             "mirror": table.optional("mirror", sections.mirror),
             "page": table.optional("page", sections.page(files)),
+            "traces": table.optional("traces", sections.traces),
             "stores": table.optional("stores", sections.stores(files)),
             **(table.optional("limits", sections.limits) or {}),
         }

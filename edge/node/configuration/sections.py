@@ -42,9 +42,12 @@ from edge.spin.store_settings import key_value, network, secret, sqlite, store_l
 
 __all__ = [
     "fleet", "home_assistant", "http", "limits", "mirror", "mqtt", "node", "page", "stores", "sync",
+    "traces",
 ]  # fmt: skip
 
 _DAY = 86_400.0
+# Of a collector, whose path is OTLP's. No password: OTEL_EXPORTER_OTLP_HEADERS is for that.
+_COLLECTOR = re.compile(r"(https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?)/?")
 _MiB = 1 << 20
 _GiB = 1 << 30
 # A UNIX socket's path has no more bytes, with the zero at its end.
@@ -243,6 +246,21 @@ def home_assistant(value: object, where: Where) -> config.HomeAssistant:
         "interval": seconds(at_least=1, at_most=_DAY),
     }
     return section(config.HomeAssistant, readers, as_it_is)(value, where)
+
+
+def traces(value: object, where: Where) -> config.Traces:
+    readers: Readers = {"endpoint": _collector, "ratio": share}
+    return section(config.Traces, readers, as_it_is)(value, where)
+
+
+def _collector(value: object, where: Where) -> str:
+    text = string(value, where)
+    match = _COLLECTOR.fullmatch(text)
+    if match is None:
+        raise where.error(
+            f'"{text[:80]}" is not the URL of a collector', 'write "http://HOST:4318"'
+        )
+    return match[1]
 
 
 def _discovery_prefix(value: object, where: Where) -> str:

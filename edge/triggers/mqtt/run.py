@@ -237,7 +237,7 @@ class Run:
             if outcome.reply is None or self._reply_topic is None:
                 self._finish()
             else:
-                self._reply(self._reply_topic, outcome.reply, outcome.content_type)
+                self._reply(self._reply_topic, outcome.reply, outcome)
         elif outcome.status is Status.BUSY and self.delivery.expired:
             self._dead("expired while the node had no room")
         elif outcome.status is Status.BUSY:
@@ -269,13 +269,13 @@ class Run:
     def _later(self, pause: float, call: Any) -> None:
         self._timer = self.delivery.host.loop.call_later(pause, call)
 
-    def _reply(self, topic: str, body: bytes, content_type: str | None) -> None:
+    def _reply(self, topic: str, body: bytes, outcome: Outcome) -> None:
         message, event = self.delivery.message, self.delivery.event
         properties = MessageProperties(
-            content_type=content_type,
+            content_type=outcome.content_type,
             correlation_data=message.properties.correlation_data,
             # Whoever takes the reply sees that it is the same one when it comes again.
-            user=(("id", f"{event.id}/{self.target.trigger.id}"),),
+            user=(("id", f"{event.id}/{self.target.trigger.id}"), *outcome.trace),
         )
         self.publication = Publication(topic, body, message.qos, properties)
         self.send()

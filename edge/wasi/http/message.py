@@ -41,6 +41,8 @@ class Request:
     depth: int = 0  # components that wait for this answer, each called by the one before it
     # Where it was routed to. What that adds to the headers is made when somebody asks for it.
     route: tuple[RequestHeaders, Match[Any]] | None = None
+    # Of its invocation, where the node traces: a Span.
+    span: Any = None
 
     def routed_headers(self) -> Headers:
         """The headers with those that tell a component about its route and its client."""

@@ -156,6 +156,8 @@ class OutgoingRequest:
 
     def _send(self, outbound: Outbound, options: RequestOptions | None) -> Exchange:
         self._check_length()
+        if outbound.trace:
+            self._mark(outbound.trace)
         handler = self._local(outbound)
         remote = None if handler else self._remote(outbound, options)
         if not outbound.acquire():
@@ -167,6 +169,12 @@ class OutgoingRequest:
         assert outbound.egress.http is not None
         remote.body = body
         return Exchange.remote(outbound.egress.http, remote)
+
+    def _mark(self, trace: tuple[tuple[str, str], ...]) -> None:
+        """Tells the trace that it belongs to, unless its guest does."""
+        if all(name != b"traceparent" for name, _ in self._headers):
+            told = [(name.encode(), value.encode()) for name, value in trace]
+            self._headers = [*self._headers, *told]
 
     def _local(self, outbound: Outbound) -> Handler | None:
         """Who answers in this process, if anybody does; also whether it may be asked."""
