@@ -1,6 +1,6 @@
 """The image for virtual machines boots: settings from the boot partition, an answer by a guest, a
-message to a guest, updates, power cuts. What the machines are: usermode.py; test_image_kernels.py
-has slower ones with the kernels of the images.
+message to a guest, updates, power cuts. What the machines are: usermode.py. EDGE_IMAGE_VM=vm-arm64
+or vm-amd64 takes those of vm.py, which are slower: with the image's kernel, by its bootloader.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ from pathlib import Path
 import built
 import bundles
 import pytest
-from usermode import UserModeMachine as Machine
-from usermode import needs_usermode
-from vm import Disk, MessageTap
+from usermode import UserModeMachine, needs_usermode
+from vm import ArmMachine, Disk, Machine, MessageTap
 
+VM = os.environ.get("EDGE_IMAGE_VM", "usermode")
+BOARD = "vm-amd64" if VM == "usermode" else VM
+KIND = {"usermode": UserModeMachine, "vm-amd64": Machine, "vm-arm64": ArmMachine}[VM]
 pytestmark = [
     pytest.mark.skipif(
         os.environ.get("EDGE_IMAGE") != "full", reason="boots machines: make test-image"
     ),
-    needs_usermode,
 ]
+if VM == "usermode":
+    pytestmark.append(needs_usermode)
 # Seconds within which power is cut: a start takes less, and a written update.
 WITHIN = 90.0
 CUTS = 5 if os.environ.get("EDGE_SOAK") == "full" else 1
@@ -38,7 +41,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fresh(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Machine:
     """One that was never started, with what a user puts on its boot partition."""
     folder = tmp_path_factory.mktemp("fresh")
-    machine = Machine(Disk.of(built.image("vm-amd64"), folder / "disk.img"), folder)
+    machine = KIND(Disk.of(built.image(BOARD), folder / "disk.img"), folder)
     machine.configure(bundles.EDGE_TOML, bundle)
     return machine
 
@@ -106,7 +109,7 @@ def test_the_second_boot_is_faster_and_keeps_everything(new: Machine) -> None:
 
 def test_an_altered_update_is_refused(machine: Machine, tmp_path: Path) -> None:
     altered = tmp_path / "altered"
-    data = bytearray(built.update("vm-amd64").read_bytes())
+    data = bytearray(built.update(BOARD).read_bytes())
     data[len(data) * 3 // 4] ^= 1
     altered.write_bytes(data)
     before = machine.image_status()
@@ -117,7 +120,7 @@ def test_an_altered_update_is_refused(machine: Machine, tmp_path: Path) -> None:
 
 def test_an_update_that_does_not_come_to_life_is_given_up(machine: Machine, tmp_path: Path) -> None:
     before = machine.image_status()
-    send(machine, built.sick_update("vm-amd64", tmp_path))
+    send(machine, built.sick_update(BOARD, tmp_path))
     until(machine, slot="b", trial=True)
     until(machine, slot="a", trial=False)
     assert machine.image_status() == before
@@ -141,7 +144,7 @@ def test_a_power_cut_at_any_time_of_an_update(new: Machine) -> None:
     new.start()
     new.wait_for("/", bundles.GREETING)
     for _ in range(CUTS):
-        with new.sending(built.update("vm-amd64")):
+        with new.sending(built.update(BOARD)):
             time.sleep(chance.uniform(2, WITHIN))  # when the cut comes is the point
             new.kill()
         new.start()
@@ -149,14 +152,14 @@ def test_a_power_cut_at_any_time_of_an_update(new: Machine) -> None:
         if new.image_status()["version"] == built.NEW:
             break
     else:
-        send(new, built.update("vm-amd64"))
+        send(new, built.update(BOARD))
     until(new, slot="b", default="b", version=built.NEW, trial=False)
     new.wait_for("/", bundles.GREETING)
 
 
 def test_an_update_is_tried_and_kept(machine: Machine) -> None:
     assert machine.image_status()["slot"] == "a"
-    send(machine, built.update("vm-amd64"))
+    send(machine, built.update(BOARD))
     until(machine, slot="b", default="b", version=built.NEW)
     machine.wait_for("/", bundles.GREETING)
     machine.kill()
