@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
@@ -33,6 +33,7 @@ class Figures:
     queued: int = 0
     total: int = 0
     failed: int = 0
+    outcomes: Mapping[str, int] = field(default_factory=dict)  # since the node began
 
 
 class Past:
@@ -80,6 +81,7 @@ class Past:
             after.queued,
             after.total,
             after.failed,
+            dict(after.outcomes),
         )
 
     def of(self, application: str, component: str | None = None) -> Figures:
@@ -90,6 +92,7 @@ class Past:
 
 @dataclass(slots=True)
 class _Sum:
+    outcomes: Counter[str] = field(default_factory=Counter)
     total: int = 0
     failed: int = 0
     in_flight: int = 0
@@ -102,6 +105,7 @@ def _sum(components: Iterable[Component]) -> _Sum:
     found = _Sum()
     for one in components:
         outcomes = one["outcomes"]
+        found.outcomes.update(outcomes)
         found.total += sum(outcomes.values())
         found.failed += sum(count for name, count in outcomes.items() if name not in _FINE)
         found.in_flight += one["in_flight"]

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import datetime
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
+from rich.markup import escape
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
@@ -110,6 +111,7 @@ class Top(App[None]):
         self._node: Mapping[str, Any] = {}
         self._status: Mapping[str, Any] = {}
         self._states: Mapping[str, str] = {}
+        self._peers: Sequence[Mapping[str, Any]] = ()
         self._problem = ""
         self._by = "Rate/s"
         self._held = False
@@ -189,6 +191,8 @@ class Top(App[None]):
             apps = await node.get("/v1/apps")
             if not self._status or self._problem:
                 self._status = await node.get("/v1/status")
+            if metrics["node"]["peers"] is not None:
+                self._peers = (await node.get("/v1/peers"))["peers"]
         self._problem = ""
         self._past.add(metrics)
         if self._held:
@@ -202,6 +206,7 @@ class Top(App[None]):
 
     def _show(self) -> None:
         self._show_head()
+        self._show_title()
         figures = {key: self._past.of(*key) for key in self._past.components}
         named = {application for application, _ in figures}
         # Nothing came for them yet.
@@ -262,7 +267,20 @@ class Top(App[None]):
         second += f" · p99 {show_seconds(all_.slow)}"
         text = Text(f"{first}\n{second}\n")
         text.append(self._problem or _machine(self._node), "red" if self._problem else "")
+        if self._peers and not self._problem:
+            text.append(" · peers: ").append(_peers(self._peers))
         self._about.update(text)
+
+    def _show_title(self) -> None:
+        """Whose log it is, and what became of its events."""
+        if self._of is None:
+            self._lines.border_title = "log"
+            return
+        application, component = self._of
+        title = f"log of {application}" + (f"/{component}" if component else "")
+        outcomes = self._past.of(application, component).outcomes
+        told = [f"{count:,} {name}" for name, count in outcomes.items() if count]
+        self._lines.border_title = escape(f"{title}: {', '.join(told)}" if told else title)
 
     # Its log
 
@@ -270,7 +288,7 @@ class Top(App[None]):
         """Shows the log of this component from now on; None: of the whole node."""
         self._of = key
         self._lines.clear()
-        self._lines.border_title = "log" if key is None else "log of " + "/".join(filter(None, key))
+        self._show_title()
         # Called by the worker: one that is replaced before it begins leaves no coroutine behind.
         read = partial(self._read_log, key)
         _: Worker[None] = self.run_worker(read, name="log", group="log", exclusive=True)
@@ -301,13 +319,20 @@ def _row(key: _Key) -> str:
 def _machine(node: Mapping[str, Any]) -> str:
     if not node:
         return ""
-    memory, pool, peers = node["memory"], node["pool"], node["peers"]
-    text = (
-        f"{amount(memory['pss'] or memory['rss'])} · {pool['slots_used']} of {pool['slots']} places"
-    )
-    if peers is not None:
-        text += f" · {peers['alive']} of {peers['known']} peers"
-    return text
+    memory, pool = node["memory"], node["pool"]
+    size = amount(memory["pss"] or memory["rss"])
+    return f"{size} · {pool['slots_used']} of {pool['slots']} places"
+
+
+def _peers(peers: Sequence[Mapping[str, Any]]) -> Text:
+    """Their names, and what is wrong with those that are not alive, who come first."""
+    texts = [
+        Text(printable(peer["name"]))
+        if peer["state"] == "alive"
+        else Text(printable(f"{peer['name']} ({peer['state']})"), "red")
+        for peer in sorted(peers, key=lambda peer: (peer["state"] == "alive", peer["name"]))
+    ]
+    return Text(", ").join(texts)
 
 
 def _line(told: Mapping[str, Any]) -> Text:

@@ -114,7 +114,14 @@ def test_a_stranger_s_name_for_this_machine_is_refused(local: Ask) -> None:
     """DNS rebinding."""
     assert local("/", Host="localhost:1").status == 200
     assert local("/", Host="[::1]:1").status == 200
-    for name in ("evil.example", "127.0.0.1.evil.example", "10.0.0.7", "localhost.evil.example"):
+    for name in (
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "10.0.0.7",
+        "localhost.evil.example",
+        "[::1",
+        "",
+    ):
         assert local("/", Host=name).status == 421
         assert local("/v1/apps", Host=name).status == 421
 
@@ -126,6 +133,7 @@ def test_a_stranger_s_page_may_not_ask(local: Ask) -> None:
     for strange in (
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://[::1"},
         {"Origin": "http://127.0.0.1:1"},
         {"Sec_Fetch_Site": "cross-site"},
         {"Sec_Fetch_Site": "same-site"},
@@ -145,6 +153,8 @@ def test_who_is_on_the_network_must_log_in(guarded: Guarded) -> None:
     for path in ("/v1/apps", "/v1/apps/x", "/v1/status", "/v1/peers", "/v1/logs", "/v1/page"):
         assert ask(path).status == 401
         assert ask(path, Cookie="edge-page=guessed").status == 401
+    for path in ("/assets/../v1/apps", "/assets/%2e%2e/v1/apps", "/login/../v1/apps", "//v1/apps"):
+        assert ask(path).status in (401, 404)
     sent = {"content_type": "application/json"}
     assert ask("/v1/rollback", "POST", '{"name": "x"}', **sent).status == 401
     form = {"content_type": "application/x-www-form-urlencoded"}

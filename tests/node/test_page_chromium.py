@@ -6,16 +6,21 @@ import asyncio
 import json
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from aiohttp import web
 from chromium import Browser, Tab, chromium
 from node_lab import Node, application, node
 
+from edge import config
+from edge.errors import EdgeError
 from edge.node.client import NodeClient
+from edge.node.page import Page, Shown
 
 Guest = Callable[[str], Path]
 
@@ -307,3 +312,112 @@ async def told(path: Path) -> dict[str, Any]:
         found = await client.get("/v1/metrics")
         assert isinstance(found, dict)
         return found
+
+
+# --- a node that says the worst ------------------------------------------------------------------
+
+
+def described(name: str, **more: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "mount": {"path": f"/{HOSTILE}", "host": None},
+        "state": "failed",
+        "reason": HOSTILE,
+        "since": "2026-11-23T00:57:00Z",
+        "source": HOSTILE,
+        "reference": HOSTILE,
+        "digest": f"sha256:{'1a' * 32}",
+        "previous": f"sha256:{'2b' * 32}",
+        **more,
+    }
+
+
+def node_that_lies(apps: list[dict[str, Any]]) -> Shown:
+    """What comes from it is what no node would say: names are checked long before."""
+    made = {
+        "version": HOSTILE,
+        "description": HOSTILE,
+        "components": [{"name": HOSTILE, "description": HOSTILE}],
+        "triggers": [{"type": HOSTILE, "id": HOSTILE, "component": HOSTILE, "on": HOSTILE}],
+    }
+    peer = {
+        "name": HOSTILE, "id": "p", "state": HOSTILE, "reason": HOSTILE, "addresses": [HOSTILE],
+        "applications": HOSTILE, "version": HOSTILE,
+    }  # fmt: skip
+    status = {
+        "name": HOSTILE, "version": HOSTILE, "uptime": 1, "fleet": {"name": HOSTILE},
+        "notes": [HOSTILE], "listening": [HOSTILE], "last_sync": None,
+        "store": {"used": 1, "quota": 2},
+    }  # fmt: skip
+    counted = {
+        "application": HOSTILE, "component": HOSTILE, "outcomes": {"ok": 1, HOSTILE: 2},
+        "in_flight": 1, "queued": 0, "latency": {"bounds": [1.0], "counts": [1, 2], "sum": 1.0},
+    }  # fmt: skip
+    line = {
+        "time": "2026-11-23T08:00:00Z", "level": HOSTILE.replace(" ", ""), "message": HOSTILE,
+        "application": HOSTILE, "component": HOSTILE, "invocation": HOSTILE,
+    }  # fmt: skip
+
+    async def logs(_: web.Request) -> web.Response:
+        return web.Response(text=json.dumps(line) + "\n")
+
+    async def fails(_: str) -> Any:
+        raise EdgeError(HOSTILE, hint=HOSTILE)
+
+    return Shown(
+        {
+            "/v1/apps": lambda: apps,
+            "/v1/status": lambda: status,
+            "/v1/peers": lambda: {"fleet": {}, "peers": [peer]},
+            "/v1/metrics": lambda: {
+                "at": time.monotonic(), "components": [counted], "node": {"memory": {"rss": 1}},
+            },
+        },
+        (web.get("/v1/logs", logs),),
+        lambda name: {**described(name), **made},
+        fails,
+    )  # fmt: skip
+
+
+async def shown(shown: Shown, look: Callable[[str], None]) -> None:
+    async with Page(config.Page(config.Address("127.0.0.1", 0)), config.Http(), shown) as page:
+        await asyncio.to_thread(look, page.urls[0])
+
+
+async def test_not_even_a_node_gets_anything_but_text_into_it(browser: Browser) -> None:
+    def look(url: str) -> None:
+        with browser.tab() as tab:
+            tab.go(url)
+            tab.click(".app summary")
+            tab.click(".rollback")
+            tab.click("#ask .strong")
+            places = (
+                "#name", "#about", "#notes", ".app .title", ".why", ".facts", ".texts", ".numbers",
+                "#peers", "#log", "#log-application", "#foot", "#said",
+            )  # fmt: skip
+            for place in places:
+                tab.until(f"document.querySelector('{place}')?.textContent.includes('<b>bold')")
+            assert tab.run("document.querySelectorAll('body b, main img, body script').length") == 0
+            assert tab.events("Page.javascriptDialogOpening") == []
+            thrown = tab.events("Runtime.exceptionThrown")
+            assert thrown == []
+
+    await shown(node_that_lies([described(HOSTILE)]), look)
+
+
+async def test_a_thousand_applications_are_found_by_their_names(browser: Browser) -> None:
+    apps = [described(f"app-{n}", reason=None, state="live") for n in range(999)]
+
+    def look(url: str) -> None:
+        with browser.tab() as tab:
+            tab.go(url)
+            tab.until("document.querySelectorAll('.app').length == 100")
+            assert tab.text("#apps-rest") == "and 900 more"
+            assert tab.run("document.querySelector('.app').dataset.name") == "broken"
+            tab.click("#filter")
+            tab.type("APP-77")
+            tab.until("document.querySelectorAll('.app').length == 11")
+            tab.type("x")
+            tab.until("document.getElementById('apps-rest').innerText == 'none has such a name'")
+
+    await shown(node_that_lies([*apps, described("broken")]), look)

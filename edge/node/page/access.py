@@ -38,7 +38,7 @@ class Access:
 
     def wrong_name(self, host: str) -> bool:
         """Whether somebody's name for an address of ours is in the way: DNS rebinding."""
-        return not self.password and not is_loopback(urlsplit(f"//{host}").hostname or "")
+        return not self.password and not is_loopback(_hostname(f"//{host}"))
 
     def wait(self, address: str) -> float:
         """Seconds until this address may try a password."""
@@ -79,9 +79,16 @@ class Access:
 def from_elsewhere(headers: Mapping[str, str], host: str) -> bool:
     """Whether a browser says that a page of somebody else asks (Fetch metadata, RFC 6454)."""
     origin = headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+    if origin is not None and origin.partition("://")[2].lower() != host.lower():
         return True
     return headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none")
+
+
+def _hostname(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:  # brackets without an address between them
+        return ""
 
 
 def is_loopback(host: str) -> bool:

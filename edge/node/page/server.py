@@ -132,6 +132,7 @@ class Page:
         stack.callback(server.close)
         found = [config.Address(*sock.getsockname()[:2]) for sock in server.sockets]
         self.urls = tuple(f"http{'s' if tls else ''}://{one}" for one in found)
+        _log.info("the page is at %s", ", ".join(self.urls))
         if tls is None and not all(is_loopback(one.host) for one in found):
             self.notes = (
                 "the page has no certificate: its password can be read on the network"
@@ -185,12 +186,13 @@ class Page:
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Answer) -> web.StreamResponse:
-        path = request.path
-        if self._access.wrong_name(request.host):
+        # Not request.host: where there is none it asks the resolver, and all wait.
+        path, host = request.path, request.headers.get("Host", "")
+        if self._access.wrong_name(host):
             raise web.HTTPMisdirectedRequest(reason="this page is reached as localhost")
         if self._is_guest(request):
             raise web.HTTPForbidden(reason="guests may not look at their node")
-        strange = from_elsewhere(request.headers, request.host)
+        strange = from_elsewhere(request.headers, host)
         if strange and (request.method != "GET" or path.startswith("/v1/")):
             raise web.HTTPForbidden(reason="pages of others may not ask this node")
         if not path.startswith(_OPEN) and not self._may(request):
