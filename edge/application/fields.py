@@ -92,6 +92,17 @@ def show(value: object) -> str:
     return str(value)  # TOML's dates and times
 
 
+def not_toml(where: Where, error: ValueError) -> ConfigError:
+    """What a parser of TOML says, for who wrote it."""
+    message = str(error)
+    hint = (
+        'a text ends in its line, with the " it began with'
+        if r"character '\n'" in message
+        else None
+    )
+    return where.error(f"is not TOML: {message[:1].lower()}{message[1:]}", hint)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     close = difflib.get_close_matches(word, list(known), n=1)
     return f'did you mean "{close[0]}"?' if close else None

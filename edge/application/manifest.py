@@ -13,6 +13,7 @@ from edge.application.fields import (
     did_you_mean,
     items,
     mapping,
+    not_toml,
     parsed,
     raw_table,
     string,
@@ -38,8 +39,7 @@ def read(text: str, *, file: str = "spin.toml", profile: str | None = None) -> A
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        message = str(error)
-        raise where.error(f"is not TOML: {message[:1].lower()}{message[1:]}") from None
+        raise not_toml(where, error) from None
     _check_version(document, where)
     with Table(document, where) as table:
         table.need("spin_manifest_version", lambda value, where: value)

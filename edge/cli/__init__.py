@@ -122,7 +122,9 @@ def _verb(given: Sequence[str]) -> str:
 def _did_you_mean(word: str, known: Iterable[str]) -> str | None:
     import difflib
 
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.75)
+    # Of short words two letters are changed soon: "nwe" has two thirds of "new".
+    cutoff = 0.66 if len(word) < 5 else 0.75
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f'did you mean "{close[0]}"?' if close else None
 
 

@@ -274,6 +274,8 @@ def _hint(exc: OSError) -> str | None:
         return "state needs a writable directory: --state-dir"
     if exc.errno == errno.EADDRINUSE:
         return "another program listens there; choose another port with --listen"
+    if exc.errno == errno.EADDRNOTAVAIL:
+        return "it is no address of this machine; 0.0.0.0 stands for all that it has"
     if isinstance(exc, PermissionError):
         return "ports below 1024 need root"
     return None

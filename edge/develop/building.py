@@ -172,6 +172,8 @@ def _hint(done: commands.Done) -> str | None:
         return "no package registry can be reached: the first build needs a network"
     if "can't find crate for `std`" in done.output:
         return "rustup target add wasm32-wasip1"
+    if "has no attribute 'IncomingHandler'" in done.output:
+        return "app.py is called by its class IncomingHandler, with a method handle_request"
     if "ModuleNotFoundError" in done.output:
         return (
             "for a package of your own: add it to requirements.txt, then python3 -m venv .venv and"

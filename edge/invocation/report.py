@@ -8,7 +8,7 @@ from functools import partial
 from edge.engine.values import Trap
 from edge.errors import EdgeError, GuestError
 from edge.platform.messages import GUEST_FAILED
-from edge.platform.sums import Sums
+from edge.platform.sums import Sums, cut
 
 __all__ = ["Reporter"]
 
@@ -43,6 +43,17 @@ class Reporter:
             extra={**self._fields, "EDGE_INVOCATION": error.invocation},
             exc_info=cause if ours else None,
         )  # fmt: skip
+
+    def note(self, invocation: str, text: str) -> None:
+        """Why an invocation was refused what it asked for."""
+        text = cut(text)  # some of it is the guest's
+        if self._sums(text):
+            component = self._fields["EDGE_COMPONENT"]
+            fields = {name: self._fields[name] for name in ("EDGE_APP", "EDGE_COMPONENT")}
+            _log.info(
+                "%s [%s] %s", component, invocation, text,
+                extra={**fields, "EDGE_INVOCATION": invocation},
+            )  # fmt: skip
 
     def close(self) -> None:
         """Tells what is still untold."""

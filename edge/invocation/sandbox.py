@@ -118,6 +118,10 @@ class Sandbox(Context):
     def stderr(self, sink: Sink) -> None:
         self._stderr = sink
 
+    def note(self, text: str) -> None:
+        """See Context."""
+        self.pool.report.note(self.id, text)
+
     def expire(self) -> None:
         """Not to be used again."""
         self.uses = sys.maxsize

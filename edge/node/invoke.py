@@ -157,6 +157,7 @@ def _made(live: LiveApplication, call: Call, trigger: TriggerDeclaration) -> Eve
     name = live.application.name
     source = f"/{quote(name, safe='')}/{quote(trigger.id, safe='')}"
     subject = call.subject or _subject(live, trigger, kind)
+    _check_subject(live, trigger, subject)
     return Event(
         kind,
         f"{name}/{trigger.id}/{uuid.uuid4()}",
@@ -182,6 +183,18 @@ def _subject(live: LiveApplication, trigger: TriggerDeclaration, kind: Kind) -> 
             f"trigger {trigger.id}: {topic} stands for many topics", hint="name one with --subject"
         )
     return topic
+
+
+def _check_subject(live: LiveApplication, trigger: TriggerDeclaration, subject: str) -> None:
+    """A broker would not bring what the trigger does not subscribe to."""
+    if trigger.type != "mqtt":
+        return
+    declared = next(one for one in live.triggers["mqtt"].triggers if one.id == trigger.id)
+    if not declared.filter.matches(subject):
+        raise ConfigError(
+            f'trigger {trigger.id}: "{subject}" is no topic of {declared.filter.text}',
+            hint="a topic that it subscribes to: --subject",
+        )
 
 
 def _event_trigger(live: LiveApplication, call: Call) -> TriggerDeclaration | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -183,13 +184,22 @@ def _complete(found: _Found, sources: Mapping[str, Path]) -> LocalApplication:
     return LocalApplication(found.application, dict(sources), files, tuple(dict.fromkeys(watched)))
 
 
+def _other(path: Path) -> str | None:
+    """What may have been meant by a file that is not there."""
+    there = [other.name for other in path.parent.glob("*.wasm")]
+    # What a build makes on its way is called alike: app.core.wasm.
+    close = difflib.get_close_matches(path.name, there, n=1, cutoff=0.85)
+    return f'did you mean "{close[0]}"?' if close else None
+
+
 def _check_binary(component: Component, path: Path, where: Where) -> None:
     try:
         with path.open("rb") as file:
             head = file.read(wasm.HEADER)
     except FileNotFoundError:
         build = component.build
-        hint = "build it: edge build" if build and build.commands else None
+        told = "build it: edge build" if build and build.commands else None
+        hint = " ".join(filter(None, (_other(path), told))) or None
         raise where.error(f"{path} does not exist", hint) from None
     except OSError as error:
         raise where.error(f"{path}: {error.strerror}") from error

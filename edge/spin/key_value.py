@@ -53,6 +53,7 @@ def granted(context: Context, label: str) -> KeyValueStore:
     """The store of that label, if the component may use it."""
     store = context.platform.key_value.get(label)
     if store is None:
+        context.note(f'may not use the key-value store "{label}": name it in key_value_stores')
         raise Err("access-denied")
     return store
 

@@ -157,6 +157,9 @@ class Context(Protocol):
     def outbound(self) -> Any:  # Outbound | None
         ...
 
+    def note(self, text: str) -> None:
+        """For the log of who runs the guest: why it was refused something."""
+
 
 class Stores:
     """The stores of a node: knows what applications are granted, opens it when it is first used.

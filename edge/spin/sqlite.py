@@ -47,6 +47,7 @@ class Connection:
 def _granted(context: Context, label: str) -> Database:
     database = context.platform.databases.get(label)
     if database is None:
+        context.note(f'may not use the database "{label}": name it in sqlite_databases')
         raise Err("access-denied")
     return database
 

@@ -78,6 +78,9 @@ class Context:
         self.platform = platform
         self.table: Table | None = None
 
+    def note(self, text: str) -> None:
+        """For the log of who runs the guest: why it was refused something."""
+
     @property
     def stdin(self) -> Source:
         """Standard input, for any number of streams. May be set once the event is known."""

@@ -51,7 +51,7 @@ class Lab:
 
     def context(self, application: str = "app", **labels: Any) -> Any:
         platform = self.stores.grant(application, component(**labels), {})
-        return SimpleNamespace(platform=platform, outbound=None)
+        return SimpleNamespace(platform=platform, outbound=None, note=lambda _text: None)
 
     def key_value(self, application: str = "app", label: str = "default") -> SqliteKeyValue:
         store: Any = self.context(application, key_value=(label,)).platform.key_value[label]

@@ -113,10 +113,20 @@ def explained(exc: BaseException, options: BrokerOptions, timeout: float) -> Bro
     if isinstance(exc, ssl.SSLError):
         return _tls_error(exc, options)
     if isinstance(exc, OSError):
-        return BrokerError(f"{where}: {system_text(exc)}", "unreachable")
+        return BrokerError(f"{where}: {system_text(exc)}", "unreachable", hint=_reach(exc, options))
     if isinstance(exc, struct.error):  # paho packs texts without looking at their length
         text = "a name or a password has more than 65535 bytes"
         return BrokerError(f"{where}: {text}", "refused")
+    return None
+
+
+def _reach(exc: OSError, options: BrokerOptions) -> str | None:
+    if isinstance(exc, socket.gaierror):
+        return "is its name right, and is there a network?"
+    if isinstance(exc, ConnectionRefusedError):
+        return "no broker listens there; `edge up` brings one for a first try: --mqtt embedded"
+    if isinstance(exc, ConnectionResetError) and options.tls is not None:
+        return "does it speak TLS there? mostly at port 8883; without TLS: mqtt://"
     return None
 
 

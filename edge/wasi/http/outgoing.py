@@ -333,7 +333,13 @@ class IncomingResponse:
 def handle(
     context: Context, request: OutgoingRequest, options: RequestOptions | None
 ) -> FutureIncomingResponse:
-    return FutureIncomingResponse(request.send(context.outbound, options))
+    try:
+        return FutureIncomingResponse(request.send(context.outbound, options))
+    except Err as error:
+        if error.payload == "HTTP-request-denied":
+            host = request.authority()
+            context.note(f"may not send a request to {host}: name it in allowed_outbound_hosts")
+        raise
 
 
 def _split(authority: str) -> tuple[str, int | None] | None:
