@@ -1,7 +1,7 @@
 """`make bench`: ours and the peers side by side, in interleaved rounds. A table, and bench.json.
 
     run.py [--rounds 3] [--seconds 3] [--json FILE] [--keep] [--readme]
-           [--only micro,http,instructions,memory,start,mqtt,density,fleet]
+           [--only micro,http,metrics,instructions,memory,start,mqtt,density,fleet]
 
 Every server runs on core 0, the load comes from core 1. A figure is the median of its rounds; a
 ratio is the median of the ratios of each round, so that a noisy minute hits both sides.
@@ -61,7 +61,7 @@ class Bench:
         date = datetime.now(UTC).strftime("%Y-%m-%d")
         entry: dict[str, Any] = {"row": row, "unit": unit, "date": date, "rounds": rounds}
         entry["median"] = {name: median(figures) for name, figures in rounds.items()}
-        for peer in ("wasmtime serve", "aiomqtt", "each for itself"):
+        for peer in ("wasmtime serve", "aiomqtt", "each for itself", "not counting"):
             if "edge" in rounds and peer in rounds:
                 pairs = zip(rounds["edge"], rounds[peer], strict=True)
                 entry["ratio"] = median(ours / theirs for ours, theirs in pairs)
@@ -145,6 +145,31 @@ class Bench:
             }
         )
         self.add("small guest: instructions of a request", "10³", figures)
+
+    def metrics(self) -> None:
+        """What counting costs an event, where there is little else to do for it."""
+        small, without = guest("hello"), [sys.executable, str(HERE / "uncounted.py")]
+        with (
+            edge(small, concurrency=64) as ours,
+            edge(small, under=without, concurrency=64) as not_,
+        ):
+            servers = {"edge": ours, "not counting": not_}
+            rates: dict[str, list[float]] = {name: [] for name in servers}
+            for server in servers.values():
+                load(server.url("/warm"), 1)
+            # The difference is small: many short rounds, each of which begins with another one.
+            for number in range(4 * self.rounds):
+                order = list(servers.items())
+                for name, server in order[:: -1 if number % 2 else 1]:
+                    rates[name].append(load(server.url("/full"), 1).rate)
+        self.add("small guest, counted", "requests/s", rates)
+        found = instructions.row(
+            {
+                "edge": lambda under: edge(small, under=under),
+                "not counting": lambda under: edge(small, under=[*under, *without]),
+            }
+        )
+        self.add("small guest, counted: instructions of a request", "10³", found)
 
     # --- memory and start -----------------------------------------------------------------------
 
@@ -294,10 +319,13 @@ def tables(rows: list[dict[str, Any]]) -> str:
     messages = [row for row in rows if "aiomqtt" in row["median"]]
     dense = [row for row in rows if " applications: " in row["row"]]
     shared = [row for row in rows if "each for itself" in row["median"]]
-    others = [row for row in rows if row not in (*messages, *dense, *shared)]
+    counted = [row for row in rows if "not counting" in row["median"]]
+    others = [row for row in rows if row not in (*messages, *dense, *shared, *counted)]
     parts = []
     if others:
         parts.append(table(others, ("edge", "wasmtime serve"), ("aiohttp",)))
+    if counted:
+        parts.append(table(counted, ("edge", "not counting"), ()))
     if messages:
         beside = ("edge, Spin's handler", "aiomqtt, early", "paho")
         parts.append(table(messages, ("edge", "aiomqtt"), beside))
@@ -345,7 +373,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=3)
-    parser.add_argument("--only", default="micro,http,instructions,memory,start,mqtt,density,fleet")
+    parser.add_argument(
+        "--only", default="micro,http,metrics,instructions,memory,start,mqtt,density,fleet"
+    )
     parser.add_argument("--json", type=Path, default=ROOT / "bench.json")
     parser.add_argument(
         "--keep", action="store_true", help="rows that are not measured stay as the JSON has them"
