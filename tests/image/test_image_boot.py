@@ -153,7 +153,8 @@ def test_a_power_cut_at_any_time_of_an_update(new: Machine) -> None:
             break
     else:
         send(new, built.update(BOARD))
-    until(new, slot="b", default="b", version=built.NEW, trial=False)
+    # It is a trial until the next start, also when it is kept.
+    until(new, slot="b", default="b", version=built.NEW)
     new.wait_for("/", bundles.GREETING)
 
 
