@@ -152,14 +152,17 @@ class Tab:
         return found
 
     def click(self, selector: str) -> None:
-        """With the mouse, in the middle of it."""
+        """With the mouse, in its middle, once that stays where it is and nothing is over it."""
         place = self.until(
             f"""(() => {{
                 const one = document.querySelector({json.dumps(selector)});
                 if (!one || one.disabled) return null;
                 one.scrollIntoView({{ block: "center", behavior: "instant" }});
                 const box = one.getBoundingClientRect();
-                return box.width ? [box.x + box.width / 2, box.y + box.height / 2] : null;
+                const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
+                const same = one.lastSeen === `${{x}} ${{y}}`;
+                one.lastSeen = `${{x}} ${{y}}`;
+                return same && one.contains(document.elementFromPoint(x, y)) ? [x, y] : null;
             }})()"""
         )
         at = {"x": place[0], "y": place[1], "button": "left", "clickCount": 1}

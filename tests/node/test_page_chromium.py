@@ -18,6 +18,7 @@ from chromium import Browser, Tab, chromium
 from node_lab import Node, application, node
 
 from edge import config
+from edge.cli.figures import quantile
 from edge.errors import EdgeError
 from edge.node.client import NodeClient
 from edge.node.page import Page, Shown
@@ -83,18 +84,32 @@ def page_of(running: Node) -> str:
     return found
 
 
+# How many took up to one second, up to two, and longer; a share of them.
+BUCKETS = (
+    ([0, 0, 0], 0.5),
+    ([10, 0, 0], 0.5),
+    ([0, 10, 0], 0.25),
+    ([1, 1, 0], 0.99),
+    ([1, 0, 9], 0.99),
+)
 SUMMARY = "details[data-name=thermo] summary"
 ROLLBACK = "details[data-name=thermo] .rollback"
 FOCUSED = "document.activeElement"
 
 
+def visit(tab: Tab, url: str) -> None:
+    """Returns when all of it is there, and nothing moves any more."""
+    tab.go(url)
+    tab.until("document.querySelectorAll('.app').length == 3")
+    tab.until("document.getElementById('rate').innerText != '–'")
+    tab.until("document.getElementById('foot').innerText && document.querySelector('#log li')")
+
+
 def test_it_loads_and_asks_nobody_but_its_node(browser: Browser, url: str) -> None:
     with browser.tab() as tab:
-        tab.go(url)
-        tab.until("document.querySelectorAll('.app').length == 3")
+        visit(tab, url)
         assert "3 applications, all as wanted" in tab.text("#state")
         assert tab.text("#name") == "lab"
-        tab.until("document.querySelector('#log li')")
         hosts = {urlsplit(one).netloc for one in tab.asked if not one.startswith("about:")}
         assert hosts == {urlsplit(url).netloc}
         assert tab.mistakes == []
@@ -111,8 +126,7 @@ def test_words_can_be_told_from_what_is_behind_them(
 ) -> None:
     """WCAG 2.2, 1.4.3: a contrast of 4.5."""
     with browser.tab(dark=dark) as tab:
-        tab.go(url)
-        tab.until("document.querySelectorAll('.app').length == 3")
+        visit(tab, url)
         worst = tab.run(
             """(() => {
             const style = getComputedStyle(document.documentElement);
@@ -136,7 +150,7 @@ def test_words_can_be_told_from_what_is_behind_them(
 
 def test_what_others_wrote_is_text(browser: Browser, running: Node, url: str) -> None:
     with browser.tab() as tab:
-        tab.go(url)
+        visit(tab, url)
         assert running.get("/printer/escapes/1")[0] == 200
         shown = "[...document.querySelectorAll('#log .text')].map((one) => one.textContent)"
         tab.until(f"{shown}.includes('<script>alert(1)</script>')")
@@ -159,7 +173,7 @@ def test_it_can_be_rolled_back_with_a_mouse_and_with_keys(
     second = running.apps()["thermo"]["digest"]
     assert first != second
     with browser.tab() as tab:
-        tab.go(url)
+        visit(tab, url)
         tab.click(SUMMARY)
         tab.click(ROLLBACK)
         text = tab.text("#ask-text")
@@ -178,8 +192,7 @@ def test_it_can_be_rolled_back_with_a_mouse_and_with_keys(
     running.tell("sync", "--retry", "thermo")
     assert running.apps()["thermo"]["digest"] == second
     with browser.tab() as tab:
-        tab.go(url)
-        tab.until("document.querySelectorAll('.app').length == 3")
+        visit(tab, url)
         tab.press("Tab")
         assert tab.run(f"{FOCUSED}.className") == "skip"
         tab.press("Enter")
@@ -208,11 +221,9 @@ def _tab_to(tab: Tab, true: str) -> None:
 
 def test_it_fits_a_phone(browser: Browser, url: str) -> None:
     with browser.tab(width=360, height=740, mobile=True) as tab:
-        tab.go(url)
-        tab.until("document.querySelectorAll('.app').length == 3")
+        visit(tab, url)
         tab.run("document.querySelectorAll('.app').forEach((one) => (one.open = true))")
         tab.until("document.querySelectorAll('.rollback').length == 3")
-        tab.until("document.querySelector('#log li')")
         assert tab.run("document.documentElement.scrollWidth") == 360
         tab.until("document.querySelector('.figure').innerText")
         over = """[...document.querySelectorAll('summary, .tiles')].flatMap((one) => {
@@ -230,7 +241,7 @@ def test_it_fits_a_phone(browser: Browser, url: str) -> None:
 
 def test_everything_that_can_be_pressed_has_a_name(browser: Browser, url: str) -> None:
     with browser.tab() as tab:
-        tab.go(url)
+        visit(tab, url)
         tab.click(SUMMARY)
         tab.until(f"document.querySelector('{ROLLBACK}')")
         tree = tab.call("Accessibility.getFullAXTree")["nodes"]
@@ -244,33 +255,44 @@ def test_everything_that_can_be_pressed_has_a_name(browser: Browser, url: str) -
         assert headings[:3] == ["lab", "Now", "Applications"]
 
 
-def test_a_node_that_has_ended_is_said(browser: Browser, tmp_path: Path) -> None:
-    with browser.tab() as tab:
-        with node(tmp_path, '[page]\nlisten = "127.0.0.1:0"\n') as ending:
-            tab.go(page_of(ending))
-            tab.until("document.getElementById('state').textContent.includes('0 applications')")
-        tab.until("document.getElementById('state').textContent == 'the node does not answer'")
-
-
 def test_on_the_network_it_asks_for_the_password(browser: Browser, tmp_path: Path) -> None:
     settings = f'[page]\nlisten = "0.0.0.0:0"\npassword = "{PASSWORD}"\n'
-    with node(tmp_path, settings) as guarded, browser.tab() as tab:
-        url = page_of(guarded).replace("0.0.0.0", "127.0.0.1")
-        tab.go(url)
-        tab.until("location.pathname == '/login' && document.getElementById('password')")
-        assert tab.run(f"{FOCUSED}.id") == "password"
-        tab.type("wrong")
-        tab.press("Enter")
-        tab.until("document.querySelector('[role=alert]')?.innerText.includes('not the password')")
-        assert tab.run("fetch('/v1/apps').then((answer) => answer.status)") == 401
+    asked = "location.pathname == '/login' && document.getElementById('password')"
+    state = "document.getElementById('state')?.textContent"
+
+    def give(password: str) -> None:
         tab.click("#password")
-        tab.type(PASSWORD)
+        tab.type(password)
         tab.press("Enter")
-        tab.until("document.getElementById('state')?.textContent.includes('0 applications')")
-        assert tab.run("document.cookie") == "", "no script reads it"
-        tab.click("#logout button")
-        tab.until("location.pathname == '/login' && document.getElementById('password')")
-        assert tab.run("fetch('/v1/apps').then((answer) => answer.status)") == 401
+
+    with browser.tab() as tab:
+        with node(tmp_path, settings) as guarded:
+            tab.go(page_of(guarded).replace("0.0.0.0", "127.0.0.1"))
+            tab.until(asked)
+            tab.until(f"{FOCUSED}.id == 'password'")
+            give("wrong")
+            tab.until("document.querySelector('.wrong')?.innerText.includes('not the password')")
+            assert tab.run("fetch('/v1/apps').then((answer) => answer.status)") == 401
+            give(PASSWORD)
+            tab.until(f"{state}?.includes('0 applications')")
+            assert tab.run("document.cookie") == "", "no script reads it"
+            tab.click("#logout button")
+            tab.until(asked)
+            assert tab.run("fetch('/v1/apps').then((answer) => answer.status)") == 401
+            give(PASSWORD)
+            tab.until(f"{state}?.includes('0 applications')")
+        # Nor is it silent about a node that has ended.
+        tab.until(f"{state} == 'the node does not answer'")
+
+
+def test_the_page_reckons_as_the_terminal_does(browser: Browser, url: str) -> None:
+    calls = ", ".join(f"one.quantile([1, 2], {counts}, {share})" for counts, share in BUCKETS)
+    with browser.tab() as tab:
+        visit(tab, url)
+        found = tab.run(f"import('/assets/figures.js').then((one) => [{calls}].map(String))")
+    for (counts, share), text in zip(BUCKETS, found, strict=True):
+        ours = quantile([1.0, 2.0], counts, share)
+        assert text == "null" if ours is None else float(text.lower()) == pytest.approx(ours)
 
 
 def test_the_numbers_are_those_of_the_requests_that_were_made(
@@ -278,7 +300,7 @@ def test_the_numbers_are_those_of_the_requests_that_were_made(
 ) -> None:
     of_it = f"details[data-name={LONG}]"
     with browser.tab() as tab:
-        tab.go(url)
+        visit(tab, url)
         tab.click(f"{of_it} summary")
         total, failed = (
             f"Number(document.querySelector('{of_it} tr[data-component] td:nth-child({n})')"

@@ -73,7 +73,6 @@ function updatePeer(element, peer) {
 
 function showMetrics(metrics) {
   past.add(metrics);
-  find("tiles").hidden = false;
   applications.tick();
   const all = past.figures();
   sayFigure(find("rate"), rate(all.rate));
