@@ -198,31 +198,35 @@ async def test_a_node_that_is_away_is_said_and_asked_again(tmp_path: Path) -> No
 
 def test_in_a_real_terminal_it_ends_with_a_key(running: Node) -> None:
     ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [EDGE, "top", "--socket", running.socket],
+        stdin=theirs, stdout=theirs, stderr=theirs,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"},
+    )  # fmt: skip
+    os.close(theirs)
     try:
-        process = subprocess.Popen(
-            [EDGE, "top", "--socket", running.socket],
-            stdin=theirs, stdout=theirs, stderr=theirs,
-            env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"},
-        )  # fmt: skip
-        os.close(theirs)
         seen = b""
-        deadline = time.monotonic() + PATIENCE
-        while b"thermo/guest" not in seen:
-            ready, _, _ = select.select([ours], [], [], max(0, deadline - time.monotonic()))
-            assert ready, seen[-500:]
-            seen += os.read(ours, 1 << 16)
-        os.write(ours, b"q")
-        while process.poll() is None:
-            assert time.monotonic() < deadline
-            if select.select([ours], [], [], 0.1)[0]:
-                try:
-                    seen += os.read(ours, 1 << 16)
-                except OSError:
-                    break
+        deadline = time.monotonic() + 2 * PATIENCE
+        while not seen.endswith(b"\0"):
+            assert time.monotonic() < deadline, seen[-2000:]
+            if select.select([ours], [], [], 1)[0]:
+                seen += _read(ours)
+            if b"thermo/guest" in seen:
+                os.write(ours, b"q")
         assert process.wait(PATIENCE) == 0
         assert b"\x1b[?1049l" in seen, "the screen before is back"
     finally:
+        process.kill()
+        process.wait()
         os.close(ours)
+
+
+def _read(terminal: int) -> bytes:
+    """A zero once nobody is at the other end."""
+    try:
+        return os.read(terminal, 1 << 16)
+    except OSError:
+        return b"\0"
 
 
 def test_peers_that_are_away_come_first() -> None:
