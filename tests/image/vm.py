@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -164,13 +164,14 @@ class Machine:
         self.process = None
 
     @contextmanager
-    def sending(self, update: Path) -> Iterator[None]:
-        """An update is on its way; how that ends is of no interest."""
+    def sending(self, update: Path) -> Iterator[Callable[[], str]]:
+        """An update is on its way; what it said. How that ends is of no interest."""
         words = [*self._ssh_words(), "edge-image", "update", "-"]
-        with update.open("rb") as source, (self.folder / "update.log").open("ab") as log:
+        path = self.folder / "update.log"
+        with update.open("rb") as source, path.open("wb") as log:
             process = subprocess.Popen(words, stdin=source, stdout=log, stderr=log)
         try:
-            yield
+            yield path.read_text
         finally:
             process.kill()
             process.wait()
