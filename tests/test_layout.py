@@ -151,7 +151,12 @@ import asyncio, ctypes, dataclasses, typing, collections.abc
 for name in sys.argv[1].split():
     with contextlib.suppress(ImportError):
         importlib.import_module(name)
-bad = []
+bad, under_way = [], {}
+def end_one():
+    child, status = os.wait()
+    name = under_way.pop(child)
+    if status:
+        bad.append(name)
 for name in sys.argv[2:]:
     child = os.fork()
     if child == 0:
@@ -161,8 +166,11 @@ for name in sys.argv[2:]:
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
-    if os.waitpid(child, 0)[1]:
-        bad.append(name)
+    under_way[child] = name
+    if len(under_way) >= os.cpu_count():
+        end_one()
+while under_way:
+    end_one()
 sys.exit(f"do not import alone: {bad}" if bad else 0)
 """
     names = [dotted(p) for p in modules() if p.name != "__main__.py"]
