@@ -294,7 +294,6 @@ class Stage:
 
         def passed() -> None:
             if record.serving is version:
-                record.soaking = False
                 self._settle(record, self._keep(record, version))
 
         self._host.watch(record.name, seconds, failed, passed)
@@ -321,9 +320,14 @@ class Stage:
         def change(app: App) -> App:
             return app.lives(version) if app.trial == version else app
 
-        async with self._turn:
-            await self._name(record.name, version, trial=False)
-            await self._change_app(record.name, change)
+        try:
+            async with self._turn:
+                await self._name(record.name, version, trial=False)
+                await self._change_app(record.name, change)
+        finally:
+            # Only now: a version that is said to have proved itself outlives a power cut.
+            if record.serving is version:
+                record.soaking = False
         record.refused.clear()
         self.garbage = True
         await asyncio.to_thread(self._store.tags.remove, _trial(record.name))
