@@ -52,6 +52,12 @@ def test_every_document_is_reached_from_the_readme() -> None:
     assert {*DOCUMENTS} <= found
 
 
+def test_what_was_measured_is_what_the_documents_show() -> None:
+    command = [sys.executable, ROOT / "tests/bench/report.py", "--check"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 0, f"python tests/bench/report.py writes anew: {done.stdout}"
+
+
 def test_the_reference_of_the_commands_is_what_the_program_understands() -> None:
     command = [sys.executable, ROOT / "docs/reference.py", "--check"]
     done = subprocess.run(command, check=False)

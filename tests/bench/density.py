@@ -1,23 +1,23 @@
-"""What a thousand deployed applications cost a node that has nothing to do, and their first events.
+"""What a node costs that has nothing to do: its start, its memory, its wake-ups, with 100, 1,000
+and 10,000 applications; and what their first requests cost.
 
-Ours alone: neither peer runs more than one application in a process. Beside it stands what can be
-compared in the same run: the import of the same modules, a warm request, a node without
-applications.
+`wasmtime serve` has one application in a process, so a thousand of them are a thousand processes:
+some are started, and one's share of the memory is what it adds to them.
 """
 
 from __future__ import annotations
 
 import http.client
-import subprocess
+import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from servers import Server, free_port, running
+from servers import Server, free_port, running, wasmtime_serve
 
 Row = tuple[str, str, dict[str, list[float]]]
 
@@ -25,8 +25,10 @@ Row = tuple[str, str, dict[str, list[float]]]
 BINARIES = 50
 # Applications that are asked, of thousands.
 ASKED = 200
-# Seconds of which the node's wake-ups are counted.
-WATCHED = 10
+# Processes of the peer, each with an application of its own.
+PROCESSES = 20
+# Seconds after a start until what it left to do is done, and of which wake-ups are counted.
+SETTLED, WATCHED = 2, 60
 # What a node imports before it can do anything.
 IMPORT = "import edge.cli.run, edge.node.daemon"
 
@@ -67,53 +69,97 @@ mount = "/a{number}"
 
 def rows(wasm: Path, rounds: int) -> Iterator[Row]:
     """`wasm`: a small guest that answers any request."""
-    imports = [_imported() for _ in range(rounds)]
     with TemporaryDirectory() as name:
         folder = Path(name)
         _binaries(wasm, folder)
         # 100 first: what they compile is there for the thousands.
-        empty = yield from _idle(folder / "n0", 0, rounds, imports, None)
-        yield from _idle(folder / "n100", 100, rounds, imports, empty)
-        yield from _idle(folder / "n1000", 1000, rounds, imports, empty)
-        yield from _idle(folder / "n10000", 10_000, 1, imports[:1], empty)
+        yield from _idle(folder / "n100", 100, rounds)
+        empty = _pss(folder / "n0", 0)
+        each = _each(folder, rounds)
+        for count, times in ((1000, min(rounds, 3)), (10_000, 1)):
+            yield from _many(folder / f"n{count}", count, times, empty, each)
 
 
-def _idle(
-    folder: Path, count: int, rounds: int, imports: list[float], empty: float | None
-) -> Iterator[Row]:
-    """Rows of a node with so many applications; returns its memory. The first start, which
-    deploys them, is not what is measured: a node is started again and again, with what it had.
-    """
+def _idle(folder: Path, count: int, rounds: int) -> Iterator[Row]:
+    """A node with so many applications that it had before: each round is a start."""
+    config, port = _configured(folder, count)
+    with _node(config, port, count):
+        pass  # deploys and compiles them
+    ready: list[float] = []
+    imports: list[float] = []
+    spent: dict[str, list[float]] = {"edge": [], "import alone": []}
+    pss: list[float] = []
+    private: list[float] = []
+    woken: list[float] = []
+    for number in range(rounds):
+        took, cpu = _imported()
+        imports.append(took)
+        spent["import alone"].append(cpu)
+        with _node(config, port, count) as server:
+            ready.append(1000 * server.started)
+            spent["edge"].append(1000 * server.cpu())
+            time.sleep(SETTLED)
+            pss.append(server.pss() / 1e6)
+            private.append(server.private() / 1e6)
+            if number == rounds - 1:
+                before = server.wakeups()
+                time.sleep(WATCHED)
+                woken.append((server.wakeups() - before) * 60 / WATCHED)
     what = f"{count:,} applications"
+    yield f"{what}: start to the first answer", "ms", {"edge": ready, "import alone": imports}
+    yield f"{what}: processor time of a start", "ms", spent
+    yield f"{what}: PSS idle", "MB", {"edge": pss}
+    yield f"{what}: private memory idle", "MB", {"edge": private}
+    yield f"{what}: wake-ups a minute of all threads", "", {"edge": woken}
+
+
+def _many(folder: Path, count: int, rounds: int, empty: float, peer: list[float]) -> Iterator[Row]:
+    """`empty`: bytes of a node without any. `peer`: kB of each process of the peer."""
     config, port = _configured(folder, count)
     with _node(config, port, count):
         pass
     ready: list[float] = []
-    pss: list[float] = []
-    private: list[float] = []
-    woken: list[float] = []
-    first: list[float] = []
-    again: list[float] = []
+    each: list[float] = []
+    awake: list[float] = []
+    first: list[list[float]] = []
+    again: list[list[float]] = []
     for _ in range(rounds):
         with _node(config, port, count) as server:
-            ready.append(1000 * server.started)
-            time.sleep(2)  # it has looked at what it follows
-            pss.append(server.pss() / 1e6)
-            private.append(_private(server.process.pid) / 1e6)
-            woken.append(_wakeups(server.process.pid))
+            ready.append(server.started)
+            time.sleep(SETTLED)
+            idle = server.pss()
+            each.append((idle - empty) / count / 1000)
             for times in (first, again):
-                times.append(median(_asked(server, count)) if count else 0)
-    yield f"{what}: start to the first answer", "ms", {"edge": ready, "import alone": imports}
-    yield f"{what}: PSS idle", "MB", {"edge": pss}
-    yield f"{what}: private memory idle", "MB", {"edge": private}
-    yield f"{what}: wake-ups a second", "", {"edge": woken}
-    if count:
-        assert empty is not None
-        each = [1000 * (figure - empty) / count for figure in pss]
-        yield f"{what}: PSS of each", "kB", {"edge": each}
-        yield f"{what}: a request to one asleep, p50", "ms", {"edge": first}
-        yield f"{what}: a request to one awake, p50", "ms", {"edge": again}
-    return median(pss)
+                times.append(sorted(_asked(server, count)))
+            awake.append((server.pss() - idle) / len(first[-1]) / 1000)
+    what = f"{count:,} applications"
+    yield f"{what}: start to the first answer", "s", {"edge": ready}
+    yield f"{what}: memory of each", "kB", {"edge": each, "wasmtime serve": peer[:rounds]}
+    yield f"{what}: memory of each that was asked once, more", "kB", {"edge": awake}
+    for name, at in (("p50", 50), ("p99", 99)):
+        cold, warm = ([took[len(took) * at // 100] for took in all] for all in (first, again))
+        yield f"{what}: a request to one asleep, {name}", "ms", {"edge": cold, "awake": warm}
+
+
+def _each(folder: Path, rounds: int) -> list[float]:
+    """kB that one more process of the peer takes, of memory that it shares with the others too."""
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(wasmtime_serve(folder / f"guest{number}.wasm"))
+            for number in range(PROCESSES)
+        ]
+        time.sleep(SETTLED)
+        return [median(server.pss() for server in servers) / 1000 for _ in range(rounds)]
+
+
+def _pss(folder: Path, count: int) -> float:
+    config, port = _configured(folder, count)
+    found = []
+    for _ in range(3):
+        with _node(config, port, count) as server:
+            time.sleep(SETTLED)
+            found.append(server.pss())
+    return median(found)
 
 
 def _binaries(wasm: Path, folder: Path) -> None:
@@ -163,30 +209,12 @@ def _asked(server: Server, count: int) -> Iterator[float]:
     connection.close()
 
 
-def _imported() -> float:
-    """Milliseconds of a process that imports what a node imports."""
+def _imported() -> tuple[float, float]:
+    """Milliseconds of a process that imports what a node imports, and those it computed."""
     start = time.monotonic()
-    subprocess.run(["taskset", "-c", "0", sys.executable, "-c", IMPORT], check=True)
-    return 1000 * (time.monotonic() - start)
-
-
-def _private(pid: int) -> int:
-    """What only this process has and the kernel cannot read from a file again."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_Dirty"))
-
-
-def _wakeups(pid: int) -> float:
-    """How often a second one of its threads had something to do."""
-    before = _switches(pid)
-    time.sleep(WATCHED)
-    return (_switches(pid) - before) / WATCHED
-
-
-def _switches(pid: int) -> int:
-    count = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for line in (task / "status").read_text().splitlines():
-            if line.startswith("voluntary_ctxt_switches"):
-                count += int(line.split()[1])
-    return count
+    command = ["taskset", "-c", "0", sys.executable, "-c", IMPORT]
+    process = os.posix_spawnp(command[0], command, os.environ)
+    _, status, usage = os.wait4(process, 0)
+    if status:
+        raise RuntimeError(f"{IMPORT}: exit {os.waitstatus_to_exitcode(status)}")
+    return 1000 * (time.monotonic() - start), 1000 * (usage.ru_utime + usage.ru_stime)

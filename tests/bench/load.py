@@ -37,6 +37,7 @@ end
 class Result:
     """One run of wrk; latencies in µs."""
 
+    requests: int
     rate: float
     p50: float
     p99: float
@@ -65,4 +66,4 @@ def load(
     line = next(li for li in done.stdout.splitlines() if li.startswith("RESULT "))
     requests, duration, size, p50, p99, bad = map(float, line.split()[1:])
     took = duration / 1e6
-    return Result(requests / took, p50, p99, size / took / 1e6, int(bad))
+    return Result(int(requests), requests / took, p50, p99, size / took / 1e6, int(bad))

@@ -1,4 +1,4 @@
-"""One process, no HTTP: micro.py '{"hello": PATH, "python": PATH, "javascript": PATH}'.
+"""One process, no HTTP: micro.py STATE '{"hello": PATH, "python": PATH, "javascript": PATH}'.
 
 Prints JSON: for each row p50 and p99 in µs. Instantiations are store + instances + drop; "ready" is
 the wait of an event for an instance made ahead of it; an invocation is a whole wasi:http one, from
@@ -13,7 +13,6 @@ import json
 import sys
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from edge.invocation.application import LiveApplication
 from edge.node.node import Node, open_node
@@ -121,23 +120,22 @@ async def invoke(live: LiveApplication, times: int) -> list[int]:
     return took
 
 
-async def measure(wasm: dict[str, str]) -> dict[str, dict[str, float]]:
+async def measure(folder: Path, wasm: dict[str, str]) -> dict[str, dict[str, float]]:
     rows: dict[str, dict[str, float]] = {}
-    with TemporaryDirectory() as folder:
-        async with open_node(Path(folder)) as node:
-            for name, path in wasm.items():
-                live = await activate(node, path, Path(folder))
-                label, times = LABELS[name], TIMES[name]
-                for run in (times // 10, times):  # the first warms up
-                    gc.collect()
-                    rows[f"instantiate, {label}"] = figures(instantiate(live, run))
-                if name == "hello":
-                    rows[f"whole invocation, {label}"] = figures(await invoke(live, times))
-                else:
-                    rows[f"instantiate, {label}, ready"] = figures(await take_ready(live, 200))
-                    rows[f"whole invocation, {label}"] = figures(await invoke(live, times // 4))
-                live.close()
+    async with open_node(folder) as node:
+        for name, path in wasm.items():
+            live = await activate(node, path, folder)
+            label, times = LABELS[name], TIMES[name]
+            for run in (times // 10, times):  # the first warms up
+                gc.collect()
+                rows[f"instantiate, {label}"] = figures(instantiate(live, run))
+            if name == "hello":
+                rows[f"whole invocation, {label}"] = figures(await invoke(live, times))
+            else:
+                rows[f"instantiate, {label}, ready"] = figures(await take_ready(live, 200))
+                rows[f"whole invocation, {label}"] = figures(await invoke(live, times // 4))
+            live.close()
     return rows
 
 
-print(json.dumps(asyncio.run(measure(json.loads(sys.argv[1])))))
+print(json.dumps(asyncio.run(measure(Path(sys.argv[1]), json.loads(sys.argv[2])))))

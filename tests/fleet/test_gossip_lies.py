@@ -8,7 +8,7 @@ import hashlib
 from dataclasses import replace
 
 import pytest
-from test_gossip_simulation import Air, Node, in_the_air, until
+from air import Air, Node, in_the_air, until
 
 from edge.errors import BundleError
 from edge.fleet.gossip import Gossip
