@@ -88,10 +88,12 @@ image:
 
 clean:
 	rm -rf .venv .venv-* .guests .arm64 .machines build dist tests/guests/out *.egg-info
-	rm -f edge/engine/*.so edge/engine/*.c
+	find edge -name '*.so' -delete
+	find $(addprefix edge/,application engine invocation triggers wasi) -name '*.c' -delete
 
-# The extension is compiled by the editable installation, so its sources are prerequisites as well.
-EXTENSION := $(wildcard edge/engine/*.pyx edge/engine/*.pxi edge/engine/*.pxd edge/engine/*.h)
+# Extensions are compiled by the editable installation, so their sources are prerequisites as well.
+EXTENSION := $(wildcard edge/engine/*.pyx edge/engine/*.pxi edge/engine/*.h) $(shell find edge -name '*.pxd') \
+	$(shell sed -n 's/.*sources = \["\(.*\.py\)"\].*/\1/p' pyproject.toml)
 
 $(VENV)/.stamp: pyproject.toml $(EXTENSION)
 	@.ci/packages build "$(PYTHON)"

@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -22,12 +24,27 @@ settings.register_profile("here", deadline=None)
 settings.load_profile("here")
 
 GUESTS = Path(__file__).parent / "guests"
+REPOSITORY = Path(__file__).parents[1]
 
 # A test that hangs is a failed test, not a hung run. The slowest (a cold compilation) take seconds.
 ASYNC_TEST_SECONDS = 120
 LEFT_SECONDS = 2
 # The same for tests that wait for processes; a campaign of a chosen size takes what it takes.
 TEST_SECONDS = 0 if os.environ.keys() & {"EDGE_SOAK", "EDGE_FUZZ_CASES"} else 420
+
+
+def pytest_configure() -> None:
+    """Nobody tests what was compiled of other sources than those he reads."""
+    options = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    for extension in options["tool"]["setuptools"]["ext-modules"]:
+        source = REPOSITORY / extension["sources"][0]
+        compiled = source.with_suffix(EXTENSION_SUFFIXES[0])
+        sources = [path for path in (source, source.with_suffix(".pxd")) if path.exists()]
+        if compiled.exists() and compiled.stat().st_mtime < max(p.stat().st_mtime for p in sources):
+            raise pytest.UsageError(
+                f"{compiled.relative_to(REPOSITORY)} is older than its source: `make lint` compiles"
+                " it anew; without it the source itself is used"
+            )
 
 
 @pytest.hookimpl(wrapper=True)

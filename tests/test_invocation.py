@@ -15,6 +15,8 @@ from conftest import make_application
 
 from edge.config import Limits
 from edge.engine import _core
+from edge.engine._core import Instance
+from edge.engine.guest import Component
 from edge.errors import ConfigError, GuestError, GuestTimeout, Overloaded
 from edge.invocation import sandbox
 from edge.invocation.application import LiveApplication
@@ -271,6 +273,39 @@ async def test_a_kept_instance_makes_room_for_who_needs_it(up: Up) -> None:
         assert _core.counters()["stores"] == 0
         other.leave()
         assert (await lab.ask())[1] == b"1"
+
+
+async def test_an_instance_that_is_kept_has_forgotten_its_event(up: Up) -> None:
+    async with up("counter") as lab:
+        for path in ["/"] * 8 + ["/leak", "/"]:
+            assert (await lab.ask(path))[1] == b"1"
+        assert lab.taken == _core.counters()["stores"] == 1, "which pages it writes is known by now"
+        assert lab.sandboxes.kept == 1
+
+
+class Counted:
+    """A component whose instances are counted as they are made."""
+
+    def __init__(self, component: Component) -> None:
+        self._component = component
+        self.made = 0
+
+    def instantiate(self, context: Any, memory: int) -> Instance:
+        self.made += 1
+        return self._component.instantiate(context, memory)
+
+
+@pytest.mark.parametrize("name", ["python", "javascript"])
+async def test_guests_of_large_runtimes_are_renewed(
+    name: str, up: Up, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they gain by it is nearly all of a request."""
+    async with up(name) as lab:
+        counted = Counted(lab.sandboxes.component)
+        monkeypatch.setattr(lab.sandboxes, "component", counted)
+        for _ in range(20):
+            assert (await lab.ask())[0] == 200
+        assert counted.made < 10, "those made ahead, and the first ones, of which it learns"
 
 
 async def test_kept_instances_go_when_no_event_comes(

@@ -15,8 +15,8 @@ import pytest
 
 from edge.config import Limits
 from edge.engine import _core
+from edge.engine.guest import Component
 from edge.errors import ComponentError, ConfigError
-from edge.invocation import sandbox
 from edge.invocation.application import LiveApplication
 from edge.invocation.event import Event, EventHandler, Kind, Outcome, Status
 from edge.node.node import Node, open_node
@@ -319,17 +319,33 @@ async def test_an_event_that_waited_for_its_place_runs(name: str, up: Up) -> Non
         assert {task.result().status for task in tasks} == {Status.DONE}
 
 
+class WithoutFibers:
+    """A component whose instances find no place for a stack when they are called."""
+
+    broken, handles = True, 0
+
+    def __init__(self, component: Component) -> None:
+        self._component = component
+
+    def instantiate(self, context: Any, memory: int) -> WithoutFibers:
+        self.close = self._component.instantiate(context, memory).close
+        return self
+
+    def renew(self, _context: object) -> bool:
+        return False
+
+    def call(self, _export: int, _arguments: object) -> None:
+        raise MemoryError("the pool is full: maximum concurrent fiber limit of 1 reached")
+
+
 @pytest.mark.parametrize("name", ["on_message", "cloudevent"])
 async def test_a_node_without_fibers_is_busy_and_no_guest_failed(
     name: str, up: Up, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with up("mqtt", name) as lab:
-
-        def full(_pool: object) -> None:
-            raise MemoryError("the pool is full: maximum concurrent fiber limit of 1 reached")
-
+        (sandboxes,) = lab.live.sandboxes.values()
         with monkeypatch.context() as patch:
-            patch.setattr(sandbox.Sandboxes, "outbound", full)
+            patch.setattr(sandboxes, "component", WithoutFibers(sandboxes.component))
             outcome = await lab.run()
         assert outcome.status is Status.BUSY
         assert "the pool is full" in outcome.reason

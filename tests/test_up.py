@@ -414,7 +414,10 @@ def test_ctrl_c_ends_a_command(guest: Guest, state: Path) -> None:
         "/sleep/60000",
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    time.sleep(2)
+    maps = Path(f"/proc/{process.pid}/maps")
+    while str(state) not in maps.read_text():  # its code: it is about to run
+        assert process.poll() is None
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=10)
     assert process.returncode == 130

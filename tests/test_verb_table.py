@@ -37,6 +37,38 @@ def test_verbs_that_talk_to_a_node_do_not_load_the_engine(verb: str) -> None:
     assert not {m for m in loaded if m.startswith(("edge.engine", "edge.wasi", "edge.invocation"))}
 
 
+# Of other people's: what serves and fetches over HTTP.
+NEEDED = {
+    "aiohappyeyeballs", "aiohttp", "aiosignal", "attr", "attrs", "frozenlist", "httptools", "idna",
+    "multidict", "propcache", "typing_extensions", "yarl",
+}  # fmt: skip
+# Of ours, and the standard library's, what is loaded when somebody uses it.
+LATER = (
+    "edge.triggers.mqtt", "edge.triggers.redis", "edge.triggers.cron", "edge.spin.key_value",
+    "edge.spin.sqlite", "edge.spin.mqtt", "edge.spin.redis", "edge.wasi.preview1",
+    "edge.wasi.filesystem", "edge.wasi.sockets", "edge.fleet.identity", "edge.registry.lan",
+    "edge.node.page", "edge.node.otlp", "edge.node.doctor", "edge.node.backup", "edge.develop",
+    "edge.engine.compile", "sqlite3", "xml", "multiprocessing", "unittest",
+)  # fmt: skip
+
+
+def test_a_node_that_starts_loads_nothing_that_nobody_uses() -> None:
+    """Each module is time and memory of a small board."""
+    code = (
+        "import sys, edge.cli.run, edge.node.daemon\n"
+        "for name, module in sorted(sys.modules.items()):\n"
+        "    print(name, 'site-packages' in (getattr(module, '__file__', None) or ''))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True
+    )
+    loaded = dict(line.split() for line in done.stdout.splitlines())
+    others = {name.split(".")[0] for name, installed in loaded.items() if installed == "True"}
+    assert {name for name in others if name[0] != "_"} - {"edge"} <= NEEDED
+    assert "edge.node.daemon" in loaded
+    assert not [name for name in loaded if name.startswith(LATER)]
+
+
 @pytest.mark.parametrize(
     "option", ["--mqtt-password-file", "--mqtt-ca", "--mqtt-cert", "--mqtt-client-id"]
 )

@@ -1,3 +1,4 @@
+# cython: annotation_typing=False, binding=False
 """Spin's routes: which one a path belongs to, and what it captures from it.
 
     /a/b            exact: this path, with or without a trailing slash
@@ -87,13 +88,27 @@ class Route:
 CHAINED = Route("/...", (), wildcard=True, names=())
 
 
-class Match(NamedTuple, Generic[T]):
+class Match(Generic[T]):
     """Where a path goes. The wildcard matched `path_info`, `route.names` stand for `values`."""
 
-    route: Route
-    target: T
-    path_info: str = ""
-    values: tuple[str, ...] = ()
+    __slots__ = ("path_info", "route", "target", "values")
+
+    def __init__(
+        self, route: Route, target: T, path_info: str = "", values: tuple[str, ...] = ()
+    ) -> None:
+        self.route = route
+        self.target = target
+        self.path_info = path_info
+        self.values = values
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Match) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[object, ...]:
+        return self.route, self.target, self.path_info, self.values
 
 
 class Unreachable(NamedTuple, Generic[T]):

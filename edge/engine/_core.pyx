@@ -26,6 +26,21 @@ from edge.engine.plan import (
 )
 from edge.engine.values import Err, Ok, Some, Trap
 
+
+async def _compiled():
+    return
+
+
+# What a compiled `async def` returns is of another type than Python's.
+cdef object compiled_coroutine = _compiled()
+cdef object CompiledCoroutineType = type(compiled_coroutine)
+compiled_coroutine.close()
+
+
+cdef inline bint must_wait(object result) noexcept:
+    return type(result) is CoroutineType or type(result) is CompiledCoroutineType
+
+
 cdef extern from "Python.h":
     PyObject* PyTuple_GET_ITEM(object, Py_ssize_t)
     bint PyLong_Check(object)
@@ -72,6 +87,7 @@ cdef object take_exception():
 
 
 include "trap.pxi"
+include "pagemap.pxi"
 include "module.pxi"
 include "abi.pxi"
 include "compound.pxi"
@@ -79,6 +95,8 @@ include "handles.pxi"
 include "trampolines.pxi"
 include "memory.pxi"
 include "prefault.pxi"
+include "scan.pxi"
+include "birth.pxi"
 include "builder.pxi"
 include "code.pxi"
 include "instance.pxi"

@@ -120,6 +120,8 @@ typedef void *(*edge_epoch_callback_t)(void *context, void *data, uint64_t *delt
   X(void *, wasmtime_caller_context, (void *))                                                         \
   X(uint8_t *, wasmtime_memory_data, (void *, const wasmtime_memory_t *))                              \
   X(size_t, wasmtime_memory_data_size, (void *, const wasmtime_memory_t *))                            \
+  X(void, wasmtime_global_get, (void *, const void *, wasmtime_val_t *))                               \
+  X(void *, wasmtime_global_set, (void *, const void *, const wasmtime_val_t *))                       \
   X(void *, wasmtime_func_call_unchecked,                                                              \
     (void *, const wasmtime_func_t *, wasmtime_val_raw_t *, size_t, void **))                          \
   X(void *, wasmtime_func_call_async,                                                                  \

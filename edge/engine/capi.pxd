@@ -136,6 +136,8 @@ cdef extern from "capi.h":
         void* (*wasmtime_caller_context)(void*) noexcept
         uint8_t* (*wasmtime_memory_data)(void*, const wasmtime_memory_t*) noexcept
         size_t (*wasmtime_memory_data_size)(void*, const wasmtime_memory_t*) noexcept
+        void (*wasmtime_global_get)(void*, const void*, wasmtime_val_t*) noexcept
+        void* (*wasmtime_global_set)(void*, const void*, const wasmtime_val_t*) noexcept
         void* (*wasmtime_func_call_unchecked)(
             void*, const wasmtime_func_t*, wasmtime_val_raw_t*, size_t, void**) noexcept
         void* (*wasmtime_func_call_async)(

@@ -58,6 +58,10 @@ cdef class Code:
     cdef int component_count
     cdef WorkingSet working_set           # of the only memory; None: there are none or several
     cdef int memory_slot
+    cdef list globals                     # slots of those that code sets
+    cdef bint renewable                   # nothing but they and the memory can change
+    cdef int lost                         # instances in a row that could not be renewed even once
+    cdef object birth                     # a reference to it that does not hold it; None: there was none yet
     cdef int64_t table_elements           # of one table, at most
     cdef size_t stack_room                # how far below the outermost host function a guest may be called
     cdef slot_t* slots                    # slot_names, for the path of an event
@@ -83,6 +87,7 @@ cdef class Code:
             self.imports.append(self._import(trampoline, number, builder, bindings))
         self._resources(builder, bindings)
         self.initializers = [self.slot(item) for item in plan.initialize]
+        self.globals = [self.slot(item) for item in plan.globals or ()]
         self._link(bindings)
         self.slot_count = len(self.slot_names)
         # Modules that link through a prepared instance do not look up their imports one by one.
@@ -97,6 +102,7 @@ cdef class Code:
         self.memory_slot = self._memory_slot()
         if self.memories == 1 and self.memory_slot >= 0 and self.engine.options.slots:
             self.working_set = WorkingSet(self.engine.options.memory_keep)
+            self.renewable = plan.globals is not None
 
     cdef int slot(self, item) except -2:
         """The number of a core item that instances look up by name."""
@@ -242,6 +248,12 @@ cdef class Code:
             self.slots[number].instance = instance
             self.slots[number].name = PyBytes_AS_STRING(name)      # the list keeps it alive
             self.slots[number].length = PyBytes_GET_SIZE(name)
+
+    cdef void note_lost(self, int renewals) noexcept:
+        """A guest whose memory grows in every invocation is not worth remembering."""
+        self.lost += renewals == 0
+        if self.lost >= LOST_MAX:
+            self.renewable = False
 
     cdef LiftCode lift(self, Py_ssize_t number):
         if not 0 <= number < len(self.lifts):

@@ -29,6 +29,7 @@ from edge.engine.plan import (
 )
 from edge.engine.plans import PlanCache
 from edge.engine.pool import TABLE_ELEMENTS
+from edge.engine.renewal import exposed
 from edge.errors import ComponentError
 
 # What the engine holds for an instance, apart from memories: no limit of a component counts it.
@@ -87,7 +88,7 @@ async def load(
 
     digest, plan, known = await asyncio.to_thread(prepared) if len(binary) > LARGE else prepared()
     report = {} if progress is None else {"progress": progress}
-    modules = await cache.modules(plan.modules, name, **report)
+    modules = await cache.modules(exposed(plan), name, **report)
     try:
         code = Code(plan, modules, Bindings(plan, interfaces))
     except ValueError as exc:

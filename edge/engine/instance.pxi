@@ -29,6 +29,9 @@ cdef class Instance:
     cdef wasmtime_func_t wait   # suspends the fiber; looked up when it is first needed
     cdef object outcome
     cdef bint failed
+    cdef Birth birth            # None: it can not be renewed
+    cdef int renewals
+    cdef bint asked             # the guest called out: what it is depends on more than its code
     cdef readonly bint broken
     cdef bint busy
 
@@ -57,6 +60,7 @@ cdef class Instance:
         edge_ticker_enter(code.engine.ticker)
         try:
             self.link()
+            self.born(memory_limit)
         except BaseException:
             self.close()
             raise
@@ -67,7 +71,6 @@ cdef class Instance:
     cdef int link(self) except -1:
         cdef StepCode step
         cdef Py_ssize_t number = 0
-        cdef wasmtime_extern_t* memory
         cdef void* error
         cdef void* trap
         for step in self.code.steps:
@@ -80,23 +83,72 @@ cdef class Instance:
                 self.link_array(step, &self.instances[number])
             number += 1
         if self.code.working_set is not None and self.code.working_set.count:
-            memory = self.slot(self.code.memory_slot)
-            self.code.working_set.bring(
-                capi.wasmtime_memory_data(self.store_context, &memory.of.memory),
-                capi.wasmtime_memory_data_size(self.store_context, &memory.of.memory))
+            self.code.working_set.bring(self.memory_base(), self.memory_size())
         for slot in self.code.initializers:
             self.enter(slot, NULL, 0)
+        return 0
+
+    cdef int born(self, int64_t limit) except -1:
+        """Remembers what a new instance is, where it can be made so again."""
+        cdef Code code = self.code
+        cdef Birth birth
+        if not code.renewable or self.asked or code.working_set.left:
+            return 0
+        birth = None if code.birth is None else code.birth()
+        if birth is None:
+            birth = Birth()
+            code.renewable = birth.take(self, limit)
+            code.birth = ref(birth)
+            self.birth = birth if code.renewable else None
+        elif birth.fits(self, limit):
+            self.birth = birth
+        return 0
+
+    def renew(self, context) -> bool:
+        """Makes the instance what it was when it was created, with another context; drops what it owned.
+
+        False: that can not be done, or is not certain; it has to be closed then, as after an exception.
+        """
+        birth, self.birth = self.birth, None
+        if birth is None or self.broken or self.busy or self.store == NULL or self.renewals >= RENEWALS:
+            return False
+        self.drop_owned()
+        if not birth.restore(self):
+            self.code.note_lost(self.renewals)
+            return False
+        self.birth = birth
+        self.renewals += 1
+        self.code.lost = 0
+        self.first = (context,)
+        self.tables = tuple([Table(self.code, component) for component in range(self.code.component_count)])
+        return True
+
+    cdef uint8_t* memory_base(self) except NULL:
+        cdef wasmtime_extern_t* memory = self.slot(self.code.memory_slot)
+        return capi.wasmtime_memory_data(self.store_context, &memory.of.memory)
+
+    cdef uint64_t memory_size(self) except? 0:
+        cdef wasmtime_extern_t* memory = self.slot(self.code.memory_slot)
+        return capi.wasmtime_memory_data_size(self.store_context, &memory.of.memory)
+
+    cdef uint64_t global_bits(self, int slot) except? 0:
+        cdef wasmtime_val_t value
+        capi.wasmtime_global_get(self.store_context, &self.slot(slot).of, &value)
+        return global_value(&value)
+
+    cdef int set_global(self, int slot, uint64_t bits) except -1:
+        cdef wasmtime_val_t value
+        cdef wasmtime_extern_t* item = self.slot(slot)
+        capi.wasmtime_global_get(self.store_context, &item.of, &value)      # for its type
+        value.of.u64 = bits
+        check(capi.wasmtime_global_set(self.store_context, &item.of, &value))
         return 0
 
     cdef int learn(self) except -1:
         """Which pages invocations write, while that is not known."""
         cdef WorkingSet pages = self.code.working_set
-        cdef wasmtime_extern_t* memory
         if pages is not None and pages.left:
-            memory = self.slot(self.code.memory_slot)
-            pages.sample(
-                capi.wasmtime_memory_data(self.store_context, &memory.of.memory),
-                capi.wasmtime_memory_data_size(self.store_context, &memory.of.memory))
+            pages.sample(self.code.engine.pagemap, self.memory_base(), self.memory_size())
         return 0
 
     cdef int link_array(self, StepCode step, wasmtime_instance_t* instance) except -1:
@@ -256,23 +308,28 @@ cdef class Instance:
     def close(self) -> None:
         """Ends the instance: drops what it owned, frees the store. Idempotent; not during a call."""
         global live_stores
-        cdef Table table
         if self.store == NULL:
             return
         if self.busy:
             raise RuntimeError("a call is running: close it first")
         store, self.store = <uint64_t>self.store, NULL
-        failures = []
         try:
-            self.drop_taken()
-            for table in reversed(self.tables):
-                table.clear(failures)
+            self.drop_owned()
         finally:
             self.first = ()
             capi.wasmtime_store_delete(<void*><uint64_t>store)
             live_stores -= 1
+
+    cdef int drop_owned(self) except -1:
+        """Ends the host's resources that the guest still has, also when one fails to end."""
+        cdef Table table
+        failures = []
+        self.drop_taken()
+        for table in reversed(self.tables):
+            table.clear(failures)
         if failures:
             raise failures[0]
+        return 0
 
     def __dealloc__(self):
         global live_stores

@@ -14,6 +14,7 @@ from edge.engine.direct import link_directly
 from edge.engine.host import Interface, Interfaces
 from edge.engine.link import Linker
 from edge.engine.plan import Plan
+from edge.engine.renewal import with_globals
 from edge.errors import ComponentError
 
 # WASI 0.3 is made of asynchronous functions and streams, so most of it does not even parse here.
@@ -32,9 +33,9 @@ def load_plan(binary: bytes, interfaces: Interfaces, exports: tuple[Interface, .
     """
     try:
         if binary.startswith(component.MAGIC):
-            return _load_component(binary, interfaces)
+            return with_globals(_load_component(binary, interfaces))
         if binary.startswith(coremodule.MAGIC):
-            return plan_module(binary, interfaces, exports)
+            return with_globals(plan_module(binary, interfaces, exports))
     except ComponentError as exc:
         if len(exc.message) <= MAX_MESSAGE:
             raise

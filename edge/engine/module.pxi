@@ -8,6 +8,7 @@ cdef class Engine:
     """
     cdef void* engine
     cdef edge_ticker_t* ticker
+    cdef Pagemap pagemap
     cdef readonly object options
 
     def __init__(self, options):
@@ -15,6 +16,7 @@ cdef class Engine:
         cdef void* pool
         cdef void* error
         self.options = options
+        self.pagemap = Pagemap()
         capi.wasmtime_config_epoch_interruption_set(config, True)
         capi.wasmtime_config_concurrency_support_set(config, False)
         # Shared memory and memory64 have other pointer rules than the ABI code here checks; garbage

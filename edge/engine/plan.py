@@ -152,6 +152,8 @@ class Plan:
     `exports` maps `interface#function` (or a world's own `function`) to an index into `lifts`;
     `components` counts the component instances; `imports` names the imported interfaces in full;
     `initialize` are functions (`_initialize`) to call once, in order, when all instances exist.
+    `globals`: those that code sets, see edge.engine.renewal; None: it can change more than them and
+    the memory.
     """
 
     modules: tuple[bytes, ...]
@@ -163,3 +165,4 @@ class Plan:
     components: int
     imports: frozenset[str]
     initialize: tuple[InstanceExport, ...] = ()
+    globals: tuple[InstanceExport, ...] | None = None

@@ -7,18 +7,11 @@
 cdef extern from "<sys/mman.h>" nogil:
     int madvise(void*, size_t, int)
 
-cdef extern from "<unistd.h>" nogil:
-    ssize_t pread(int, void*, size_t, int64_t)
-
 cdef enum:
     MADV_POPULATE_WRITE = 23    # Linux 5.14
     SAMPLES = 3                 # a page counts when all of them wrote it
     GAP = 2                     # pages between two runs: fewer, and one call for both is cheaper
-    SAMPLED_MAX = 1 << 15       # pages of a memory that is looked at: 128 MiB of small ones
     BROUGHT_MAX = 8 << 20       # bytes: nobody can stop the kernel on the way, and a guest would yield
-
-cdef uint64_t PAGE_PRESENT = <uint64_t>1 << 63
-cdef uint64_t PAGE_OF_FILE = <uint64_t>1 << 61
 
 cdef struct run_t:
     uint64_t offset
@@ -52,27 +45,24 @@ cdef class WorkingSet:
                 break
         return 0
 
-    cdef int sample(self, uint8_t* base, uint64_t size) except -1:
+    cdef bint usual(self, Py_ssize_t index) noexcept:
+        """Whether invocations write that page."""
+        return self.written is not None and index < len(self.written) and self.written[index] == SAMPLES
+
+    cdef int sample(self, Pagemap pagemap, uint8_t* base, uint64_t size) except -1:
         """Looks at a memory whose invocation is over."""
-        cdef Py_ssize_t pages = min(size // self.page, SAMPLED_MAX)
+        cdef Py_ssize_t pages = min(<Py_ssize_t>(size // self.page), SAMPLED_MAX)
         cdef Py_ssize_t index
-        cdef bytearray entries = bytearray(pages * 8)
-        cdef uint64_t* entry = <uint64_t*><char*>entries
-        cdef ssize_t got
+        cdef uint64_t* entries = pagemap.read(base, pages)
         self.left -= 1
-        try:
-            with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
-                got = pread(pagemap.fileno(), entry, pages * 8, <uint64_t>base // self.page * 8)
-        except OSError:
-            got = -1
-        if got != pages * 8:
+        if entries == NULL:
             self.left = 0
             return 0
         if self.written is None:
             self.written = bytearray(pages)
         pages = min(pages, len(self.written))
         for index in range(pages):
-            if entry[index] & PAGE_PRESENT and not entry[index] & PAGE_OF_FILE:
+            if is_own(entries[index]):
                 self.written[index] += 1
         if not self.left:
             self.settle(pages)
@@ -97,7 +87,6 @@ cdef class WorkingSet:
                 start = -1
                 if not room:
                     break
-        self.written = None
         return 0
 
     def __dealloc__(self):

@@ -168,6 +168,7 @@ cdef void* host_callback(void* env, void* caller, wasmtime_val_raw_t* raw, size_
     cdef Instance instance = <Instance>capi.wasmtime_context_get_data(capi.wasmtime_caller_context(caller))
     cdef size_t outer = instance.stack
     cdef void* trap = NULL
+    instance.asked = True
     if outer == 0:
         instance.stack = edge_stack_pointer()
     if invoke_checked(<Import>env, instance, raw) != 0:
@@ -208,7 +209,7 @@ cdef class HostFunctionCode(Import):
         else:
             result = <object>returned
             Py_DECREF(result)
-            if type(result) is CoroutineType:
+            if must_wait(result):
                 result = instance.suspend(result, signature.failable)
         if lent is not None:
             end_lends(<Table>cx.table, lent)
@@ -239,7 +240,7 @@ cdef class CoreFunctionCode(Import):
         for index in range(len(self.wide)):
             args.append(raw[index].u64 if self.wide[index] else raw[index].u32)
         result = self.call(*args)
-        if type(result) is CoroutineType:
+        if must_wait(result):
             result = instance.suspend(result, False)
         if self.results:
             raw.u64 = <uint32_t>(<object>result or 0)

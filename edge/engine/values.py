@@ -22,11 +22,23 @@ class Err(Exception):
         return hash((Err, self.payload))
 
 
-@dataclass(frozen=True, slots=True)
 class Ok:
-    """The success case of a `result`."""
+    """The success case of a `result`. The engine makes one for each: nothing slow in here."""
 
-    value: Any = None
+    __slots__ = ("value",)
+    __match_args__ = ("value",)
+
+    def __init__(self, value: Any = None) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ok) and bool(self.value == other.value)
+
+    def __hash__(self) -> int:
+        return hash((Ok, self.value))
+
+    def __repr__(self) -> str:
+        return f"Ok({self.value!r})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,3 +1,4 @@
+# cython: annotation_typing=False, binding=False
 """Who may run now: a component's concurrency and queue, within the node's memory and pool slots.
 
 A node admits what it can hold. An invocation reserves its memory limit, not what it uses: a guest

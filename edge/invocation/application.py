@@ -1,3 +1,4 @@
+# cython: annotation_typing=False, binding=False
 """An application made live: its components ready to run, its routes ready to be asked.
 
 What it serves is fixed once it is made: a change makes another one, and requests under way keep the

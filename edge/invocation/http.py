@@ -1,3 +1,4 @@
+# cython: annotation_typing=False, binding=False
 """HTTP requests answered by a component that exports wasi:http/incoming-handler."""
 
 from __future__ import annotations
@@ -43,25 +44,15 @@ class HttpInvoker:
 
     def _begin(self, request: Request, reply: Reply, waited: float = 0.0) -> Run | None:
         """The guest's first time slice, once the gate has admitted it. None: it has ended."""
-        outparam, span = ResponseOutparam(reply, request.method), request.span
-
-        def arguments(sandbox: Sandbox) -> tuple[IncomingRequest, ResponseOutparam]:
-            if (outbound := sandbox.outbound) is not None:
-                outbound.depth = request.depth
-                outbound.authority = request.authority
-                if span is not None:
-                    outbound.trace = span.carrier
-            return IncomingRequest(request), outparam
-
-        def ended(id: str, error: BaseException | None) -> BaseException | None:
-            fault = self._over(id, error, outparam, reply)
-            if span is not None:
-                span.end(id, outparam.status, fault)
-            return fault
-
+        exchange = _Exchange(self, request, reply)
         try:
             run: Run | None = start(
-                self.sandboxes, self._export, arguments, ended, self._meter, waited
+                self.sandboxes,
+                self._export,
+                exchange.arguments,
+                exchange.ended,
+                self._meter,
+                waited,
             )
         except EdgeError:
             return None  # `ended` has answered
@@ -102,3 +93,32 @@ class HttpInvoker:
         else:
             reply.abort(ConnectionAbortedError("the invocation was cancelled"))
         return error
+
+
+class _Exchange:
+    """One request and its reply: what a guest gets of it, and who is asked when it has ended."""
+
+    __slots__ = ("_invoker", "_outparam", "_reply", "_request")
+
+    def __init__(self, invoker: HttpInvoker, request: Request, reply: Reply) -> None:
+        self._invoker = invoker
+        self._request = request
+        self._reply = reply
+        self._outparam = ResponseOutparam(reply, request.method)
+
+    def arguments(self, sandbox: Sandbox) -> tuple[IncomingRequest, ResponseOutparam]:
+        """What the guest's `handle` is called with."""
+        request, outbound = self._request, sandbox.outbound
+        if outbound is not None:
+            outbound.depth = request.depth
+            outbound.authority = request.authority
+            if request.span is not None:
+                outbound.trace = request.span.carrier
+        return IncomingRequest(request), self._outparam
+
+    def ended(self, id: str, error: BaseException | None) -> BaseException | None:
+        """The guest has ended; what it held is still there. Returns what is counted as wrong."""
+        fault = self._invoker._over(id, error, self._outparam, self._reply)
+        if self._request.span is not None:
+            self._request.span.end(id, self._outparam.status, fault)
+        return fault

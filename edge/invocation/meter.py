@@ -1,3 +1,4 @@
+# cython: annotation_typing=False, binding=False
 """What is counted of a component's invocations. Written at each event, read now and then: numbers
 and lists without locks, all of them the loop's.
 """

@@ -1,3 +1,4 @@
+# cython: annotation_typing=False, binding=False
 """A component's sandboxes: fresh for each event, made ready ahead while events come, or reused
 where that was asked for.
 """
@@ -72,13 +73,12 @@ class Profile:
 class Sandbox(Context):
     """An instance and its context, for one invocation at a time.
 
-    Standard output and error are lines of the log; what takes them is made when the guest first
-    asks.
+    Standard output and error are lines of the log.
     """
 
-    __slots__ = ("_stderr", "_stdout", "id", "instance", "pool", "uses")
+    __slots__ = ("id", "instance", "pool", "uses")
 
-    def __init__(self, pool: Sandboxes) -> None:
+    def __init__(self, pool: Sandboxes, renewed: Instance | None = None) -> None:
         # On the path of every event: sets what Context would, with half the work.
         profile = pool.profile
         self.environ = profile.environ
@@ -86,9 +86,7 @@ class Sandbox(Context):
         self.directory = None
         self.tree = profile.tree
         self.scratch = profile.options.scratch
-        self.scratch_root = self._stdin = self.table = None
-        self._stdout: Sink | None = None
-        self._stderr: Sink | None = None
+        self.scratch_root = self._stdin = self._stdout = self._stderr = self.table = None
         self.outbound: Outbound | None = None
         self.platform = profile.platform
         self.now = time.time_ns
@@ -96,27 +94,9 @@ class Sandbox(Context):
         self.pool = pool
         self.id = ""
         self.uses = 0
-        self.instance: Instance = pool.component.instantiate(self, profile.options.memory)
-
-    @property
-    def stdout(self) -> Sink:
-        if self._stdout is None:
-            self._stdout = self._lines("stdout")
-        return self._stdout
-
-    @stdout.setter
-    def stdout(self, sink: Sink) -> None:
-        self._stdout = sink
-
-    @property
-    def stderr(self) -> Sink:
-        if self._stderr is None:
-            self._stderr = self._lines("stderr")
-        return self._stderr
-
-    @stderr.setter
-    def stderr(self, sink: Sink) -> None:
-        self._stderr = sink
+        self.instance: Instance = renewed or pool.component.instantiate(
+            self, profile.options.memory
+        )
 
     def note(self, text: str) -> None:
         """See Context."""
@@ -140,7 +120,7 @@ class Sandbox(Context):
         self.instance.close()
         self.end()
 
-    def _lines(self, stream: str) -> Sink:
+    def _opened(self, stream: str) -> Sink:
         return LineSink(lambda line: self.pool.emit(self.id, stream, line))
 
 
@@ -168,7 +148,7 @@ class Sandboxes:
         self._ids = map(f"{secrets.token_hex(4)}-%x".__mod__, itertools.count(1))
         # Each of these holds a place in the budget, which takes it back when others need it.
         self._idle: deque[Sandbox] = deque()  # reused ones, between two events
-        self._ready: deque[Sandbox] = deque()  # made ahead
+        self._ready: deque[Sandbox] = deque()  # made ahead, or as if they were made just now
         self._cost = 0.0  # seconds of the last instantiation
         self._last = 0.0  # when the last event came, loop time
         self._refill: asyncio.Handle | None = None
@@ -242,7 +222,7 @@ class Sandboxes:
             self._idle.append(sandbox)
             self.node.budget.keep(self)
             self._stay_warm()
-        else:
+        elif not self._renew(sandbox):
             sandbox.close()
         if self._cost > WORTH_PREPARING and not self._closed:
             self._prepare()
@@ -264,6 +244,24 @@ class Sandboxes:
         self._cool(force=True)
         self.report.close()
         self.node.budget.spares.pop(self, None)
+
+    def _renew(self, sandbox: Sandbox) -> bool:
+        """Whether its instance is as it was made, for another event."""
+        if self._closed or self.node.budget.line:
+            return False
+        fresh = Sandbox(self, sandbox.instance)
+        try:
+            if not sandbox.instance.renew(fresh):
+                return False
+        except BaseException:
+            sandbox.close()
+            raise
+        sandbox.end()
+        self.node.budget.keep(self)
+        self._stay_warm()
+        # Last: from here on it is another's. What ran last is in the processor's caches.
+        self._ready.appendleft(fresh)
+        return True
 
     def _make(self) -> Sandbox:
         started = time.perf_counter()

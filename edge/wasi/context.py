@@ -1,3 +1,4 @@
+# cython: annotation_typing=False, binding=False
 """What one invocation may reach: the object every host function gets. Grants nothing by default."""
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class Context:
     """
 
     __slots__ = (
+        "_stderr",
         "_stdin",
+        "_stdout",
         "arguments",
         "directory",
         "environ",
@@ -41,8 +44,6 @@ class Context:
         "random",
         "scratch",
         "scratch_root",
-        "stderr",
-        "stdout",
         "table",
         "tree",
     )
@@ -67,8 +68,8 @@ class Context:
         self.arguments = arguments
         self.directory = directory
         self._stdin = None if stdin is None else SharedSource(stdin)
-        self.stdout: Sink = NullSink() if stdout is None else stdout
-        self.stderr: Sink = NullSink() if stderr is None else stderr
+        self._stdout = stdout
+        self._stderr = stderr
         self.tree = tree
         self.scratch = scratch
         self.scratch_root: ScratchDirectory | None = None  # made when it is first asked for
@@ -94,6 +95,31 @@ class Context:
             self._stdin = SharedSource(source)
         else:
             self._stdin.attach(source)
+
+    @property
+    def stdout(self) -> Sink:
+        """Standard output; what takes it is made when the guest first asks."""
+        if self._stdout is None:
+            self._stdout = self._opened("stdout")
+        return self._stdout
+
+    @stdout.setter
+    def stdout(self, sink: Sink) -> None:
+        self._stdout = sink
+
+    @property
+    def stderr(self) -> Sink:
+        if self._stderr is None:
+            self._stderr = self._opened("stderr")
+        return self._stderr
+
+    @stderr.setter
+    def stderr(self, sink: Sink) -> None:
+        self._stderr = sink
+
+    def _opened(self, stream: str) -> Sink:
+        """What takes a stream that nobody else does."""
+        return NullSink()
 
     def close(self) -> None:
         self.scratch_root = self._stdin = None

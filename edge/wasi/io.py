@@ -1,3 +1,4 @@
+# cython: annotation_typing=False, binding=False
 """wasi:io/streams@0.2 and wasi:io/error@0.2: streams over sources and sinks.
 
 Knows neither files nor HTTP: whoever has a `Source`, a `Sink` or something to wait for wraps it
@@ -6,8 +7,6 @@ Semantics: WASI 0.2.12, `proposals/io/wit`.
 """
 
 from __future__ import annotations
-
-from typing import final
 
 from edge.engine.host import Err, Interface, Trap
 from edge.wasi.pipe import BytesSource, Sink, Source
@@ -36,7 +35,6 @@ READ_MAX = 65_536
 BLOCKING_WRITE_MAX = 4096
 
 
-@final
 class Error:
     """Why a stream failed. `cause` is what the interfaces that know it downcast to a code."""
 
@@ -115,7 +113,6 @@ class _ReadAhead:
         self._source.close()
 
 
-@final
 class SharedSource(_ReadAhead):
     """One source that several streams read in turn (stdin): closing a stream leaves it open."""
 
@@ -130,7 +127,6 @@ class SharedSource(_ReadAhead):
         return
 
 
-@final
 class InputStream:
     """The guest's reading end of a source. Dropping it closes the source."""
 
@@ -219,7 +215,6 @@ class _ClosedSink:
         return
 
 
-@final
 class OutputStream:
     """The guest's writing end of a sink.
 

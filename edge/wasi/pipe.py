@@ -1,3 +1,4 @@
+# cython: annotation_typing=False, binding=False
 """Byte streams between two parties of one event loop: sources, sinks, the bounded pipe between.
 
 Knows nothing of WASI, HTTP or guests. Nothing here owns a task: a reader or writer that must wait

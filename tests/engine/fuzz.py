@@ -40,6 +40,7 @@ from edge.engine.drive import Lane, drive
 from edge.engine.guest import Bindings
 from edge.engine.host import CoreInterface, Err, Interface, Interfaces, Ok, Some, Trap
 from edge.engine.loader import load_plan
+from edge.engine.renewal import exposed
 from edge.engine.types import Primitive, Type
 from edge.errors import ComponentError
 
@@ -256,7 +257,7 @@ async def binary_case(number: int) -> str:
     try:
         plan = load_plan(binary, seed.interfaces)
         code = Code(
-            plan, [compiled(wasm) for wasm in plan.modules], Bindings(plan, seed.interfaces)
+            plan, [compiled(wasm) for wasm in exposed(plan)], Bindings(plan, seed.interfaces)
         )
     except (ComponentError, ValueError) as exc:
         if isinstance(exc, ValueError) and type(exc) is not ValueError:
@@ -448,7 +449,7 @@ class Probe:
         host = host_of(imports, calls, " ".join(spell.wit))
         binary = assemble(text)
         plan = load_plan(binary, Interfaces([host]))
-        modules = [Module.compile(engine(), wasm) for wasm in plan.modules]
+        modules = [Module.compile(engine(), wasm) for wasm in exposed(plan)]
         self.code = Code(plan, modules, Bindings(plan, Interfaces([host])))
         self.plan = plan
 

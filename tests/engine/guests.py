@@ -16,6 +16,7 @@ from edge.engine.guest import Bindings
 from edge.engine.host import Interface, Interfaces
 from edge.engine.loader import load_plan
 from edge.engine.pool import options_for
+from edge.engine.renewal import exposed
 from edge.engine.runtime import create_engine
 from edge.engine.types import Type
 
@@ -33,7 +34,7 @@ def ready(binary: bytes, *interfaces: Interface) -> Code:
     """A binary, loaded and compiled."""
     offered = Interfaces(interfaces)
     plan = load_plan(binary, offered)
-    modules = [Module.compile(engine(), wasm) for wasm in plan.modules]
+    modules = [Module.compile(engine(), wasm) for wasm in exposed(plan)]
     return Code(plan, modules, Bindings(plan, offered))
 
 

@@ -15,6 +15,7 @@ from soak_lab import Guest, MiB, eventually, say, sized, write_application
 
 from edge.config import Limits
 from edge.engine import _core
+from edge.invocation.application import LiveApplication
 from edge.node.node import open_node
 from edge.registry import local
 from edge.triggers.http import HttpServer
@@ -44,9 +45,9 @@ async def campaign(application: Path, state: Path) -> None:
         async with HttpServer(live, listen=[("127.0.0.1", 0)]) as server:
             mixture = Mixture(server.addresses[0][1])
             await mixture.run(1000)
-            before = await settled(server)
+            before = await settled(server, live)
             await mixture.run(REQUESTS)
-            after = await settled(server)
+            after = await settled(server, live)
             grown = {name: n for name, n in (after - before).items() if n > 20}
             say(f"{REQUESTS} requests within the process: more of {grown or 'nothing'}")
             assert not grown
@@ -57,11 +58,15 @@ async def campaign(application: Path, state: Path) -> None:
         assert not budget.line
 
 
-async def settled(server: HttpServer) -> Counter[str]:
-    """Waits until only what is kept for other requests is there: so many objects of each type."""
+async def settled(server: HttpServer, live: LiveApplication) -> Counter[str]:
+    """Waits until nothing of a request is there: so many objects of each type."""
     assert await eventually(lambda: not len(server.connections)), "connections left"
     assert await eventually(lambda: _core.counters()["calls"] == 0), _core.counters()
     assert await eventually(lambda: len(asyncio.all_tasks()) == 1), asyncio.all_tasks()
+    for sandboxes in live.sandboxes.values():  # how many are kept differs
+        if sandboxes._cooling is not None:
+            sandboxes._cooling.cancel()
+        sandboxes._cool(force=True)
     gc.collect()
     return Counter(name(item) for item in gc.get_objects() if not is_over(item))
 

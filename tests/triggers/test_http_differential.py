@@ -19,8 +19,7 @@ from typing import Any
 import pytest
 from aiohttp import http_parser, web, web_protocol
 
-from edge.triggers.http import HttpServer
-from edge.triggers.http.connection import Connection
+from edge.triggers.http.server import Accepted, HttpServer
 from edge.wasi.http.message import Reply, Request
 from edge.wasi.pipe import read_all
 
@@ -234,7 +233,7 @@ class Peers:
 
     async def both(self, data: bytes, cut: int) -> None:
         self.ours, self.theirs = [], []
-        await show(lambda: Connection(self.server), data, cut)
+        await show(lambda: Accepted(self.server), data, cut)
         await show(self.peer, data, cut)
         agreed = min(len(self.ours), len(self.theirs))
         self.agreed += agreed

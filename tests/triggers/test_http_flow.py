@@ -8,6 +8,7 @@ import hashlib
 import random
 import socket
 import struct
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -170,13 +171,13 @@ async def test_a_handler_begins_before_it_is_cancelled() -> None:
             client.send(HELLO)
             await until(lambda: len(at.server.connections))
             (connection,) = at.server.connections
-            run = connection._run
+            spawn = at.server.spawn
 
-            def run_and_lose(*arguments: Any) -> None:
-                run(*arguments)
-                connection.connection_lost(None)
+            def spawn_and_lose(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+                at.server.loop.call_soon(connection.connection_lost, None)
+                return spawn(work)
 
-            connection._run = run_and_lose  # type: ignore[method-assign]
+            at.server.spawn = spawn_and_lose  # type: ignore[method-assign]
             await until(lambda: freed)
     assert freed == [1]
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
 
 import pytest
@@ -54,7 +53,7 @@ async def test_a_duration_of_centuries_is_a_wait_that_can_be_cancelled() -> None
     pollable = monotonic("subscribe-duration", 2**64 - 1)
     assert isinstance(pollable, Pollable)
     later = pollable.block()
-    assert inspect.iscoroutine(later)
+    assert asyncio.iscoroutine(later)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await later

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Callable
 
 import pytest
@@ -123,8 +122,8 @@ async def test_a_blocking_read_waits_for_the_first_byte() -> None:
     stream = InputStream(pipe)
     read = stream.blocking_read(10)
     skip = stream.blocking_skip(10)
-    assert inspect.iscoroutine(read)
-    assert inspect.iscoroutine(skip)
+    assert asyncio.iscoroutine(read)
+    assert asyncio.iscoroutine(skip)
     asyncio.get_running_loop().call_later(0.01, pipe.write, b"late")
     assert await read == b"late"
     asyncio.get_running_loop().call_later(0.01, pipe.write, b"again")
@@ -134,7 +133,7 @@ async def test_a_blocking_read_waits_for_the_first_byte() -> None:
 async def test_a_blocking_read_ends_with_the_stream() -> None:
     pipe = Pipe()
     read = InputStream(pipe).blocking_read(10)
-    assert inspect.iscoroutine(read)
+    assert asyncio.iscoroutine(read)
     asyncio.get_running_loop().call_later(0.01, pipe.finish)
     with pytest.raises(Err) as caught:
         await read
@@ -205,7 +204,7 @@ async def test_a_blocking_write_waits_for_the_reader_and_keeps_the_order() -> No
     async with asyncio.TaskGroup() as group:
         group.create_task(read())
         later = stream.blocking_write_and_flush(data)
-        assert inspect.iscoroutine(later)
+        assert asyncio.iscoroutine(later)
         await later
         pipe.finish()
     assert received == data
@@ -217,7 +216,7 @@ async def test_blocking_flush_waits_for_room() -> None:
     stream.check_write()
     stream.write(b"abc")
     later = stream.blocking_flush()
-    assert inspect.iscoroutine(later)
+    assert asyncio.iscoroutine(later)
     asyncio.get_running_loop().call_soon(pipe.read_nowait, 1)
     await later
     assert stream.check_write() == 1
@@ -248,7 +247,7 @@ def test_a_sink_that_failed_tells_why_once() -> None:
 async def test_a_reader_that_leaves_ends_a_blocking_write() -> None:
     pipe = Pipe(capacity=1)
     later = OutputStream(pipe).blocking_write_and_flush(b"abc")
-    assert inspect.iscoroutine(later)
+    assert asyncio.iscoroutine(later)
     asyncio.get_running_loop().call_later(0.01, pipe.close)
     with pytest.raises(Err) as caught:
         await later
@@ -260,7 +259,7 @@ async def test_a_write_to_a_finished_sink_ends_instead_of_spinning() -> None:
     stream = OutputStream(pipe)
     pipe.finish()
     later = stream.blocking_write_and_flush(b"abc")
-    assert inspect.iscoroutine(later)
+    assert asyncio.iscoroutine(later)
     with pytest.raises(Err):
         await later
 
@@ -269,7 +268,7 @@ async def test_a_cancelled_write_leaves_no_waiter() -> None:
     pipe = Pipe(capacity=1)
     pipe.write(b"x")
     later = OutputStream(pipe).blocking_write_and_flush(b"abc")
-    assert inspect.iscoroutine(later)
+    assert asyncio.iscoroutine(later)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await later
@@ -300,7 +299,7 @@ async def test_a_blocking_splice_waits_for_both_sides() -> None:
     loop.call_later(0.01, source.write, b"abc")
     loop.call_later(0.02, sink.read_nowait, 4)
     later = out.blocking_splice(into, 100)
-    assert inspect.iscoroutine(later)
+    assert asyncio.iscoroutine(later)
     assert await later == 3
     assert sink.read_nowait(10) == b"abc"
     assert out.blocking_splice(into, 0) == 0

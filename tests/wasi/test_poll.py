@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
 
 import pytest
@@ -18,7 +17,7 @@ def soon(seconds: float) -> Pollable:
 
 async def indices(pollables: list[Pollable]) -> list[int]:
     outcome = poll(None, pollables)
-    return await outcome if inspect.iscoroutine(outcome) else outcome  # type: ignore[return-value]
+    return await outcome if asyncio.iscoroutine(outcome) else outcome  # type: ignore[return-value]
 
 
 def test_polling_nothing_is_a_trap() -> None:

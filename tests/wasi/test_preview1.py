@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import struct
 import time
 from collections.abc import Coroutine
@@ -256,7 +255,7 @@ async def test_a_full_output_is_waited_for() -> None:
     guest = Guest(stdout=out)
     guest.memory.write(BUFFER, b"def")
     later = guest.start("fd_write", 1, *guest.vectors((BUFFER, 3)), RESULT)
-    assert inspect.iscoroutine(later)
+    assert asyncio.iscoroutine(later)
     asyncio.get_running_loop().call_later(0.01, out.read_nowait, 1)
     assert await later == 0
     assert guest.result() == 1
@@ -267,7 +266,7 @@ async def test_an_output_without_a_reader_is_a_broken_pipe() -> None:
     out.write(b"x")
     guest = Guest(stdout=out)
     later = guest.start("fd_write", 1, *guest.vectors((BUFFER, 3)), RESULT)
-    assert inspect.iscoroutine(later)
+    assert asyncio.iscoroutine(later)
     asyncio.get_running_loop().call_later(0.01, out.close)
     assert await later == PIPE
     assert guest.write(1, b"x") == -PIPE
@@ -277,12 +276,12 @@ async def test_an_input_that_comes_later_is_waited_for() -> None:
     source = Pipe()
     guest = Guest(stdin=source)
     later = guest.start("fd_read", 0, *guest.vectors((BUFFER, 10)), RESULT)
-    assert inspect.iscoroutine(later)
+    assert asyncio.iscoroutine(later)
     asyncio.get_running_loop().call_later(0.01, source.write, b"late")
     assert await later == 0
     assert guest.memory.read(BUFFER, guest.result()) == b"late"
     end = guest.start("fd_read", 0, *guest.vectors((BUFFER, 10)), RESULT)
-    assert inspect.iscoroutine(end)
+    assert asyncio.iscoroutine(end)
     asyncio.get_running_loop().call_later(0.01, source.finish)
     assert await end == 0
     assert guest.result() == 0
@@ -555,7 +554,7 @@ async def test_a_sleep_lasts_as_long_as_it_says() -> None:
     for flags in (0, 1):
         guest, started = Guest(), time.monotonic_ns()
         later = poll(guest, clock(7, 20_000_000 + flags * started, flags=flags))
-        assert inspect.iscoroutine(later)
+        assert asyncio.iscoroutine(later)
         assert await later == 0
         assert events(guest) == [(7, 0, 0, 0, 0)]
         assert time.monotonic_ns() - started >= 19_000_000
@@ -565,7 +564,7 @@ async def test_the_wall_clock_can_be_waited_for() -> None:
     guest = Guest(now=lambda: 1000)
     assert poll(guest, clock(1, 500, identity=0, flags=1)) == 0
     later = poll(guest, clock(1, 5_000_000, identity=0, flags=1))
-    assert inspect.iscoroutine(later)
+    assert asyncio.iscoroutine(later)
     assert await later == 0
     assert poll(guest, clock(1, 0, identity=2)) == INVAL
 
@@ -592,12 +591,12 @@ async def test_input_or_a_timer_whichever_is_first() -> None:
     source = Pipe()
     guest = Guest(stdin=source)
     later = poll(guest, watch(1, 1, 0), clock(2, 10_000_000))
-    assert inspect.iscoroutine(later)
+    assert asyncio.iscoroutine(later)
     assert await later == 0
     assert events(guest) == [(2, 0, 0, 0, 0)]
     asyncio.get_running_loop().call_later(0.01, source.write, b"x")
     later = poll(guest, watch(1, 1, 0), clock(2, U64_MAX))
-    assert inspect.iscoroutine(later)
+    assert asyncio.iscoroutine(later)
     assert await later == 0
     assert events(guest) == [(1, 0, 1, 1, 0)]
     assert guest.read(0) == b"x"
@@ -646,7 +645,7 @@ def test_any_call_ends_in_an_error_number_or_a_trap(
             outcome = guest.start(name, *arguments)
         except Trap:
             continue
-        if inspect.iscoroutine(outcome):
+        if asyncio.iscoroutine(outcome):
             outcome.close()
         else:
             assert isinstance(outcome, int)

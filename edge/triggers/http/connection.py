@@ -1,3 +1,4 @@
+# cython: annotation_typing=False, binding=False
 """One client's requests, one after the other, each handed to the handler.
 
 Parsing is the parser's, framing of replies the reply's, the socket the line's.

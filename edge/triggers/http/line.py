@@ -1,3 +1,4 @@
+# cython: annotation_typing=False, binding=False
 """One client's line: its socket, how fast bytes may flow, when patience ends, how it is closed.
 
 Knows nothing of HTTP; what the bytes mean is the business of the Connection built upon it.
@@ -29,15 +30,14 @@ _CLOSED: Final = (7, 8)
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
-class Line(asyncio.BufferedProtocol):
-    """An asyncio protocol with deadlines: Watched by the server's Deadlines.
+class Line:
+    """What an asyncio.BufferedProtocol does, with deadlines: Watched by the server's Deadlines.
 
     `input_by`: when the client must have sent something; `output_by`: have taken something.
     """
 
-    _transport: asyncio.Transport
-
     def __init__(self, server: HttpServer) -> None:
+        self._transport: asyncio.Transport
         self._settings = server.settings
         self._loop = server.loop
         self._buffer = server.buffer

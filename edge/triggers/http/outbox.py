@@ -1,3 +1,4 @@
+# cython: annotation_typing=False, binding=False
 """Holds what a turn of the loop has to send until its end, for all connections together.
 
 A client that sleeps is woken by the first of many sends and is still awake for the others; to be

@@ -1,3 +1,4 @@
+# cython: annotation_typing=False, binding=False
 """The requests of one connection, from bytes. Framing is llhttp's; the strictness it lacks is here.
 
 Knows no sockets and no loop. llhttp cannot be paused through httptools, so it is fed in pieces
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 import httptools
 
@@ -86,7 +87,7 @@ class RequestParser:
 
     def __init__(self, settings: HttpSettings) -> None:
         self._settings = settings
-        self._llhttp = httptools.HttpRequestParser(self)
+        self._llhttp: Any = httptools.HttpRequestParser(self)
         self._known_host = b""
         self._known_authority = ""
         self.method = self.target = self.authority = ""
@@ -117,7 +118,7 @@ class RequestParser:
 
     def close(self) -> None:
         """Let go of llhttp, which refers back to this object."""
-        del self._llhttp
+        self._llhttp = None
 
     @property
     def expected(self) -> float:

@@ -1,3 +1,4 @@
+# cython: annotation_typing=False, binding=False
 """The reply to one request: head, framing, and how much of it is held back.
 
 What is written within one turn of the loop is sent as one write: a small reply leaves whole, with
@@ -109,25 +110,24 @@ def _length(value: bytes, known: int | None) -> int:
 class Reply:
     """Implements `edge.wasi.http.message.Reply` over a Wire; lets go of it once `finished`."""
 
-    finished = False
-    error: Exception | None = None
-    _status = 0
-    _lines = b""  # of the guest's headers
-    _length: int | None = None  # as the guest declared it
-    _dated = False
-    _sent = False  # the head is out
-    _empty = False  # there is no body, whatever is written
-    _chunked = False
-    _scheduled = False
-    _held_size = 0
-    _size = 0  # of the body so far
-    _signal: Signal | None = None
-
     def __init__(self, wire: Wire, method: str, *, old: bool) -> None:
         self._wire = wire
         self._method = method
         self._old = old  # the client speaks HTTP/1.0: no chunks
+        self.finished = False
+        self.error: Exception | None = None
+        self._status = 0
+        self._lines = b""  # of the guest's headers
+        self._length: int | None = None  # as the guest declared it
+        self._dated = False
+        self._sent = False  # the head is out
+        self._empty = False  # there is no body, whatever is written
+        self._chunked = False
+        self._scheduled = False
         self._held: list[bytes] = []  # until the end of the turn
+        self._held_size = 0
+        self._size = 0  # of the body so far
+        self._signal: Signal | None = None
 
     @property
     def started(self) -> bool:

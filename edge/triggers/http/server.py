@@ -1,9 +1,9 @@
+# cython: annotation_typing=False, binding=False
 """The HTTP trigger's server: listening, what its connections share, and its orderly end."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import socket
 import ssl
 from collections.abc import Coroutine, Sequence
@@ -30,6 +30,10 @@ _TURNS: Final = 4
 # Seconds for the handshakes that are under way when the server ends. Shorter: who is far away is
 # cut; longer: a restart waits for whoever has connected and says nothing.
 _HANDSHAKES: Final = 2.0
+
+
+class Accepted(Connection, asyncio.BufferedProtocol):
+    """A connection as asyncio's protocol: a compiled class has no parent of Python's."""
 
 
 class HttpServer:
@@ -94,8 +98,8 @@ class HttpServer:
         await self.drain(0)
 
     async def _open(self, **options: Any) -> None:
-        def connect() -> Connection:
-            connection = Connection(self)
+        def connect() -> Accepted:
+            connection = Accepted(self)
             if self._tls is not None:
                 self._arriving.add(connection)
             return connection
@@ -182,8 +186,8 @@ class HttpServer:
 
     def cancel(self, task: asyncio.Task[None]) -> None:
         """Cancel it, but not before it has begun: it would not free what it was given."""
-        work = task.get_coro()
-        if inspect.iscoroutine(work) and inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
+        # `inspect` knows nothing of compiled coroutines. One that awaits nothing has not begun.
+        if getattr(task.get_coro(), "cr_await", True) is None:
             self.loop.call_soon(task.cancel)
         else:
             task.cancel()

@@ -1,8 +1,9 @@
+# cython: annotation_typing=False, binding=False
 """Bodies of HTTP messages as guests hold them: incoming-body, future-trailers, outgoing-body."""
 
 from __future__ import annotations
 
-from typing import Protocol, final
+from typing import Protocol
 
 from edge.engine.host import Err, Ok, Trap
 from edge.wasi.http.errors import HttpError, body_size, code_of, failure, internal
@@ -25,7 +26,6 @@ class BodySink(Sink, Protocol):
     def finish(self, trailers: Headers | None = None) -> None: ...
 
 
-@final
 class IncomingBody:
     """The body of a message being received. Dropping it tells the sender so."""
 
@@ -82,7 +82,6 @@ class _Contents:
         return
 
 
-@final
 class FutureTrailers:
     """The end of a body: what is left of it is read and forgotten on the way there."""
 
@@ -120,7 +119,6 @@ class FutureTrailers:
         self._body.close()
 
 
-@final
 class OutgoingBody:
     """The body of a message being sent.
 
@@ -159,7 +157,7 @@ class OutgoingBody:
             self._end()
             self._target().abort(_unfinished(self._kind))
 
-    def connect(self, sink: BodySink, *, bodyless: bool = False) -> None:
+    def connect(self, sink: BodySink, bodyless: bool = False) -> None:  # noqa: FBT001, FBT002
         """From now on the body goes to `sink`; it takes at once what was written before.
 
         `bodyless`: the message has a length but no body (the answer to a HEAD request).
@@ -201,7 +199,6 @@ def _unfinished(kind: str) -> HttpError:
     return internal(message) if kind == "response" else failure("HTTP-protocol-error", message)
 
 
-@final
 class _Gate:
     """Counts the bytes of a body, and keeps them while it is not connected."""
 

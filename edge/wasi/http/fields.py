@@ -1,9 +1,9 @@
+# cython: annotation_typing=False, binding=False
 """The `fields` resource: headers and trailers. Names are kept lower-cased, as in HTTP/2."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import final
 
 from edge.engine.host import Err, Trap
 from edge.wasi.http.message import Headers
@@ -58,7 +58,6 @@ _KNOWN = {
 }
 
 
-@final
 class Fields:
     """Fields of a message. `list` is shared with the message; an immutable one never changes."""
 

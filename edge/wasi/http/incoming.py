@@ -1,8 +1,7 @@
+# cython: annotation_typing=False, binding=False
 """A request that a guest answers: incoming-request, outgoing-response, response-outparam."""
 
 from __future__ import annotations
-
-from typing import final
 
 from edge.engine.host import Err, Ok
 from edge.wasi.http.body import IncomingBody, OutgoingBody
@@ -20,7 +19,6 @@ METHODS = {
 _SCHEMES = {"http": "HTTP", "https": "HTTPS"}
 
 
-@final
 class IncomingRequest:
     """A request as its guest sees it."""
 
@@ -58,7 +56,6 @@ class IncomingRequest:
             self._request.body.close()
 
 
-@final
 class OutgoingResponse:
     """A response that a guest makes."""
 
@@ -116,7 +113,6 @@ class OutgoingResponse:
         reply.finish()
 
 
-@final
 class ResponseOutparam:
     """Where a guest puts its response. `answered`: it did, with a response or an error code;
     `status`: of the response, 0 without one.

@@ -1,3 +1,4 @@
+# cython: annotation_typing=False, binding=False
 """HTTP messages as triggers, router, invocation and guests hand them on.
 
 Knows no wire format and no Wasm.
@@ -6,7 +7,6 @@ Knows no wire format and no Wasm.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from edge.application.headers import RequestHeaders
@@ -25,24 +25,40 @@ class Body(Source, Protocol):
         """Fields sent after the body; complete once `ended`, None when there were none."""
 
 
-@dataclass(slots=True)
 class Request:
     """A request whose head is complete. `target` is in origin form ("/path?query"), as received
-    but for the path where its application is mounted: that belongs to its `route`.
+    but for the path where its application is mounted: that belongs to its `route`. `client` is
+    "ip:port"; `depth`: components that wait for this answer, each called by the one before it.
     """
 
-    method: str
-    scheme: str
-    authority: str
-    target: str
-    headers: Headers
-    body: Body
-    client: str  # "ip:port"
-    depth: int = 0  # components that wait for this answer, each called by the one before it
-    # Where it was routed to. What that adds to the headers is made when somebody asks for it.
-    route: tuple[RequestHeaders, Match[Any]] | None = None
-    # Of its invocation, where the node traces: a Span.
-    span: Any = None
+    __slots__ = (
+        "authority", "body", "client", "depth", "headers", "method", "route", "scheme", "span",
+        "target",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        method: str,
+        scheme: str,
+        authority: str,
+        target: str,
+        headers: Headers,
+        body: Body,
+        client: str,
+        depth: int = 0,
+    ) -> None:
+        self.method = method
+        self.scheme = scheme
+        self.authority = authority
+        self.target = target
+        self.headers = headers
+        self.body = body
+        self.client = client
+        self.depth = depth
+        # Where it was routed to. What that adds to the headers is made when somebody asks for it.
+        self.route: tuple[RequestHeaders, Match[Any]] | None = None
+        # Of its invocation, where the node traces: a Span.
+        self.span: Any = None
 
     def routed_headers(self) -> Headers:
         """The headers with those that tell a component about its route and its client."""
