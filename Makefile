@@ -17,9 +17,10 @@ BIN    := $(VENV)/bin
 run: $(VENV)/.stamp
 	@$(BIN)/python examples/run.py $(APP) $(ARGS)
 
+# Files side by side, in their order: the long ones are in the middle.
 test: $(VENV)/.stamp guests
 	@.ci/packages test
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 soak: $(VENV)/.stamp guests
 	@.ci/packages test

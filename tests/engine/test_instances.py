@@ -344,7 +344,11 @@ def test_err_is_a_value_whenever_it_comes(encodings: list[str]) -> None:
 
 
 @pytest.mark.parametrize("encodings", STAGES)
-@pytest.mark.parametrize("wrong", [5, None, b"x", "\ud800", object()], ids=repr)
+@pytest.mark.parametrize(
+    "wrong",
+    [5, None, b"x", "\ud800", object()],
+    ids=["int", "None", "bytes", "surrogate", "object"],
+)
 def test_a_wrong_result_ends_its_guest(wrong: object, encodings: list[str]) -> None:
     code, wire = wired([TEXT], encodings)
     for reply in (lambda: wrong, waits(wrong)):

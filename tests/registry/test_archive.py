@@ -214,6 +214,7 @@ def test_the_quota_holds_for_what_is_unpacked(tmp_path: Path) -> None:
         tar(("a", b"x" * 10_000))[:2000],
         gzip.compress(tar(("a", b"x")))[:-4] + b"0000",
     ],
+    ids=["empty", "text", "two bytes", "packed text", "cut gzip", "cut tar", "wrong length"],
 )
 def test_what_is_no_archive(store: ContentStore, data: bytes) -> None:
     with pytest.raises(BundleError, match=r"^layer: is not an archive"):

@@ -481,6 +481,7 @@ def test_pkcs8_keys_with_and_without_a_password(tmp_path: Path) -> None:
         (KEY.to_pem(b""), "is a private key"),
         (b"-" * 70_000, "too large for a key"),
     ],
+    ids=["empty", "text", "two", "half", "private", "large"],
 )
 def test_files_that_are_no_public_key(tmp_path: Path, data: bytes, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):

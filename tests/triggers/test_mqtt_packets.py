@@ -294,7 +294,11 @@ def test_a_websocket_gives_the_bytes_of_its_frames(sizes: list[int], pieces: lis
     assert websocket.replies.count(0x8A) >= len(sizes)
 
 
-@pytest.mark.parametrize("frame", [plain(1, b"text"), _frame(2, b"masked"), plain(8, bytes(126))])
+@pytest.mark.parametrize(
+    "frame",
+    [plain(1, b"text"), _frame(2, b"masked"), plain(8, bytes(126))],
+    ids=["text", "masked", "long close"],
+)
 def test_what_no_server_of_mqtt_sends_is_refused(frame: bytes) -> None:
     with pytest.raises(WebSocketError):
         upgraded().feed(frame)
