@@ -15,7 +15,7 @@ from pathlib import Path
 import machine_roots
 from machine_roots import CACHE, REPOSITORY, SUITES, overlaid
 
-__all__ = ["ARCHITECTURES", "CleanRoot", "clean_root", "emulated", "package", "with_version"]
+__all__ = ["ARCHITECTURES", "CleanRoot", "clean_root", "emulate", "package", "with_version"]
 
 ARCHITECTURES = ("amd64", "arm64")
 MIRROR = "http://deb.debian.org/debian"
@@ -135,15 +135,19 @@ def clean_root(suite: str, architecture: str) -> Iterator[CleanRoot]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def emulated(architecture: str) -> bool:
-    """Whether this machine runs programs of that architecture."""
+def emulate(architecture: str) -> None:
+    """This machine runs programs of that architecture from here on."""
     native = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, check=True)
     if native.stdout.decode().strip() == architecture:
-        return True
-    # mmdebstrap asks arch-test whether it can go on.
-    return (
-        bool(shutil.which("arch-test")) and Path("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists()
-    )
+        return
+    # As image/lib/common.sh does.
+    registry = Path("/proc/sys/fs/binfmt_misc")
+    if not (registry / "register").exists():
+        subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", registry], check=True)
+    if not (registry / "qemu-aarch64").exists():
+        subprocess.run(["update-binfmts", "--enable", "qemu-aarch64"], check=True)
+    # mmdebstrap asks it whether it can go on.
+    subprocess.run(["arch-test", architecture], check=True)
 
 
 def _git(*arguments: str) -> str:

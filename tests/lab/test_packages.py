@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from debs import ARCHITECTURES, CleanRoot, clean_root, emulated, package, with_version
+from debs import ARCHITECTURES, CleanRoot, clean_root, emulate, package, with_version
 from machines import SUITES, Lab, Machine, lab, needs_machines
 
 pytestmark = needs_machines
@@ -77,8 +77,7 @@ def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[CleanRoot, tuple[Path, Path]]]:
     suite, architecture = request.param.split("-")
-    if not emulated(architecture):
-        pytest.skip("needs qemu-user-static, binfmt-support and arch-test")
+    emulate(architecture)
     packages = versions(suite, architecture, tmp_path_factory.mktemp("debs"))
     with clean_root(suite, architecture) as root:
         yield root, packages
