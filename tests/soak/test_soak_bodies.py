@@ -13,7 +13,8 @@ from conftest import Serve
 from soak_lab import Guest, MiB, forget_peak, memory, part, request, say, sized, write_application
 
 SIZE = sized(100_000_000, 8_000_000)
-# What a process may grow by for each body under way: pipes of 64 KiB, and an allocator's habits.
+# What a process may grow by for each body under way: up to 512 KiB up and 128 KiB down, and an
+# allocator's habits.
 ROOM = 16 * MiB
 
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 from edge.errors import GuestError, GuestTimeout, NoRoute, Overloaded
 from edge.triggers.http import HttpServer, HttpSettings
 from edge.wasi.http.message import Headers, Reply, Request
-from edge.wasi.pipe import read_all
+from edge.wasi.pipe import CAPACITY, read_all
 
 HELLO = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 TEXT = [(b"content-type", b"text/plain")]
@@ -44,6 +44,7 @@ class App:
     requests: list[Request] = field(default_factory=list)
     cancelled: int = 0
     running: int = 0
+    read: int = 0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     reply_headers: Headers = field(default_factory=list)
 
@@ -108,6 +109,15 @@ class App:
     async def slow(self, request: Request, reply: Reply) -> None:
         await self.gate.wait()
         answer(reply, 200, request.target.encode())
+
+    async def part(self, request: Request, reply: Reply) -> None:
+        """Reads as many bytes as the target says, and no more."""
+        wanted = int(request.target.rsplit("/", 1)[1])
+        while (left := wanted - self.read) and not request.body.exhausted:
+            await request.body.wait_readable()
+            self.read += len(request.body.read_nowait(min(left, CAPACITY)))
+        await self.gate.wait()
+        answer(reply, 200)
 
     async def unread(self, request: Request, reply: Reply) -> None:
         answer(reply, 200, b"not interested")

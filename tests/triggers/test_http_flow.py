@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from http_lab import HELLO, App, Client, Lab, get, lab, post, until
+from http_lab import HELLO, App, Client, Lab, chunked, get, lab, post, until
 
 from edge.triggers.http import HttpServer
 from edge.triggers.http.connection import Connection
+from edge.triggers.http.intake import MOST
 from edge.triggers.http.parser import RequestParser
 from edge.triggers.http.reply import Reply as HttpReply
 from edge.wasi.http.message import Reply, Request
+from edge.wasi.pipe import CAPACITY
 
 MIB = 1 << 20
 
@@ -74,7 +76,7 @@ async def test_a_client_that_does_not_read_stops_the_handler_and_its_own_upload(
         await asyncio.sleep(0.2)
         body = at.app.requests[0].body
         assert not body.ended
-        assert body.size <= 2 * 65_536  # type: ignore[attr-defined]
+        assert body.size <= MOST  # type: ignore[attr-defined]
         assert connection._transport.get_write_buffer_size() <= 2 * 131_072
         client.writer.transport.abort()
 
@@ -86,6 +88,27 @@ async def test_a_handler_that_does_not_read_stops_the_upload() -> None:
         (connection,) = at.server.connections
         await until(lambda: not connection._transport.is_reading())
         assert at.app.requests[0].body.size <= 2 * 65_536  # type: ignore[attr-defined]
+        client.writer.transport.abort()
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+@pytest.mark.parametrize(("read", "least", "most"), [(1000, 0, 3), (65_536, 0, 4), (MIB, 4, 8)])
+async def test_what_waits_for_a_handler_grows_with_what_it_has_read_to_a_bound(
+    read: int, least: int, most: int, framing: str
+) -> None:
+    """`read` in bytes; `least` and `most` in pieces."""
+    size = 16 * MIB
+    async with lab() as at, await at.client() as client:
+        if framing == "length":
+            head, body = f"Content-Length: {size}", bytes(size)
+        else:
+            head, body = "Transfer-Encoding: chunked", chunked(bytes(size))
+        client.send(get(f"/part/{read}", head, method="POST") + body)
+        await until(lambda: at.app.running == 1)
+        (connection,) = at.server.connections
+        await until(lambda: at.app.read == read and not connection._transport.is_reading())
+        waiting = at.app.requests[0].body.size  # type: ignore[attr-defined]
+        assert least * CAPACITY < waiting <= most * CAPACITY
         client.writer.transport.abort()
 
 

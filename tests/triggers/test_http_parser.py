@@ -27,7 +27,11 @@ def parse(pieces: Iterable[bytes], **limits: int) -> tuple[list[Seen], int]:
         while at < len(piece):
             before = at
             try:
-                at = parser.feed(piece, at)
+                if len(piece) - at <= parser.sure():
+                    parser.feed_body(memoryview(piece)[at:])
+                    at = len(piece)
+                else:
+                    at = parser.feed(piece, at)
             except Refused as refusal:
                 return seen, refusal.status
             assert at > before

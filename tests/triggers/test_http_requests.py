@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from http_lab import HELLO, chunked, get, lab, post
 
 
@@ -160,6 +161,18 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
         at.app.gate.set()
         bodies = [(await client.answer()).body for _ in range(4)]
         assert bodies == [b"/slow/1", b"x", b"/slow/2", b"hello"]
+
+
+@pytest.mark.parametrize("size", [65_537, 131_072, 262_144, 3_000_001])
+async def test_what_follows_a_large_body_is_the_next_request(size: int) -> None:
+    body = bytes(range(251)) * (size // 251 + 1)
+    async with lab() as at, await at.client() as client:
+        client.send(post(body[:size], "/record") + post(body, "/record") + get("/hello") * 6_000)
+        for sent in (size, len(body)):
+            assert (await client.answer()).body == b"%d" % sent
+        for _ in range(6_000):
+            assert (await client.answer()).body == b"hello"
+        assert [seen for _, _, seen in at.app.seen] == [body[:size], body]
 
 
 async def test_pipelined_input_is_bounded() -> None:

@@ -1,7 +1,8 @@
 # cython: annotation_typing=False, binding=False
 """One client's requests, one after the other, each handed to the handler.
 
-Parsing is the parser's, framing of replies the reply's, the socket the line's.
+Parsing is the parser's, framing of replies the reply's, the socket the line's, how much is read
+ahead the intake's.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from edge.errors import EdgeError, Overloaded
 from edge.triggers.http.awaited import AwaitedBody
 from edge.triggers.http.deadlines import NEVER
 from edge.triggers.http.failure import Refused
-from edge.triggers.http.line import Line
-from edge.triggers.http.parser import BODY, DONE, HEAD, RequestParser
+from edge.triggers.http.intake import Intake
+from edge.triggers.http.parser import BODY, DONE, HEAD
 from edge.triggers.http.reply import Reply, answer_options
 from edge.wasi.http.message import Request
 from edge.wasi.pipe import CAPACITY, Pipe
@@ -33,16 +34,12 @@ _GATHER = 0.005
 _FIRST = 1.0
 
 
-class Connection(Line):
+class Connection(Intake):
     """What a client sends, and the Wire of its replies."""
 
     def __init__(self, server: HttpServer) -> None:
         super().__init__(server)
-        self._server = server
         self.date = server.date
-        self._parser = RequestParser(server.settings)
-        self._input = b""  # what was received; parsed up to _at
-        self._at = 0
         self._dispatching = False  # the handler is on the stack
         self._keep = True  # the connection, after the current reply
         self._task: asyncio.Task[None] | None = None
@@ -54,9 +51,8 @@ class Connection(Line):
         self._reply: Reply | None = None  # from the end of the head on
         self._begun = False  # something of the head is there
         self._queued = False  # its turn comes with that of all others that are complete
-        self._expecting = False  # the client waits for "100 Continue"
-        self._skipping = False  # the reply is complete, the request is not
-        self._allowance: int | None = None  # how much may come of a body that nobody reads
+        self._expecting = self._skipping = False
+        self._allowance = None
         self._gathering: asyncio.TimerHandle | None = None
         self._gathered = False  # enough of waiting for the body
 
@@ -80,6 +76,9 @@ class Connection(Line):
     def buffer_updated(self, nbytes: int) -> None:
         if self._closing:
             self._ignore(nbytes)
+            return
+        if nbytes <= self._parser.sure():
+            self._read_body(self._server.body_buffer[:nbytes])
             return
         data = self._buffer[:nbytes].tobytes()
         if self._at < len(self._input):
@@ -133,10 +132,22 @@ class Connection(Line):
             return
         # An idle connection keeps nothing of its last request.
         self._input, self._at = (b"", 0) if at == len(data) else (data, at)
-        if self._at_eof and parser.phase is not DONE:
+        self._parsed()
+
+    def _read_body(self, data: memoryview) -> None:
+        try:
+            self._parser.feed_body(data)
+        except Refused as refusal:
+            self._refuse(refusal)
+        else:
+            self._parsed()
+
+    def _parsed(self) -> None:
+        phase = self._parser.phase
+        if self._at_eof and phase is not DONE:
             self._close()  # the rest will never come
             return
-        if self._reply is None and parser.phase is not HEAD and not self._gather():
+        if self._reply is None and phase is not HEAD and not self._gather():
             self._queue()
         else:
             self._settle()
@@ -330,39 +341,7 @@ class Connection(Line):
             else:
                 self._close()
 
-    # Back-pressure and patience
-
-    def _flow(self) -> None:
-        """Read on while there is room for what comes. Called whenever that may have changed."""
-        body = self._parser.body
-        if self._parser.phase is not BODY or body is None:
-            self._overhear()
-            return
-        wanted = self._in_vain() if body.ended else body.size < body.capacity
-        if self._skipping:
-            pass  # its time is fixed
-        elif not wanted:
-            self._wait(self._settings.half_closed_timeout)
-        elif self._parser.received or not self._expecting:
-            self._wait(self._settings.body_timeout)
-        else:
-            self.input_by = NEVER
-        self._read_on(wanted=wanted)
-
-    def _overhear(self) -> None:
-        """While a request is served reading goes on, to see the client leave."""
-        wanted = len(self._input) - self._at < CAPACITY
-        if self._at_eof or not wanted:
-            self._wait(self._settings.half_closed_timeout)
-        else:
-            self.input_by = NEVER
-        self._read_on(wanted=wanted)
-
-    def _in_vain(self) -> bool:
-        """Nobody reads the body. The client may send a little more."""
-        if self._allowance is None:
-            self._allowance = self._parser.received + self._settings.drain_bytes
-        return self._parser.received <= self._allowance
+    # Patience
 
     def _silent(self) -> None:
         if self._skipping:

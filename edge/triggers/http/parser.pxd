@@ -10,11 +10,13 @@ cdef class RequestParser:
     cpdef reset(self)
     cpdef Py_ssize_t feed(self, bytes data, Py_ssize_t at) except -1
     cpdef Py_ssize_t _boundary(self, bytes data, Py_ssize_t at) except -1
-    cpdef _parse(self, bytes piece)
+    cpdef Py_ssize_t sure(self) except -1
+    cpdef feed_body(self, data)
+    cpdef _parse(self, piece)
     cpdef _fed_head(self, bytes piece)
     cpdef _end_head(self, bytes head)
     cpdef _check_headers(self)
     cpdef _address(self)
-    cpdef _fed_body(self, bytes piece)
+    cpdef _fed_body(self, Py_ssize_t count)
     cpdef _bound_framing(self, bytes piece)
     cpdef _managed(self, bytes name, bytes value)

@@ -18,7 +18,7 @@ import httptools
 from edge.config import HttpSettings
 from edge.triggers.http.failure import Refused
 from edge.wasi.http.message import Headers
-from edge.wasi.pipe import Pipe
+from edge.wasi.pipe import CAPACITY, Pipe
 
 _EMPTY_LINE: Final = b"\r\n\r\n"
 
@@ -132,9 +132,25 @@ class RequestParser:
         self._parse(piece)
         if self.phase is HEAD:
             self._fed_head(piece)
-        else:
-            self._fed_body(piece)
+            return end
+        if self._chunked:
+            self._bound_framing(piece)
+        self._fed_body(len(piece))
         return end
+
+    def sure(self) -> int:
+        """How many of the next bytes are of the body, whatever they are."""
+        return self._left if self.phase is BODY else 0
+
+    def feed_body(self, data: memoryview) -> None:
+        """The same for bytes that are `sure`, all of them: what llhttp hands on is the only copy.
+
+        In pieces that a guest can read whole.
+        """
+        for at in range(0, len(data), CAPACITY):
+            piece = data[at : at + CAPACITY]
+            self._parse(piece)
+            self._fed_body(len(piece))
 
     def _boundary(self, data: bytes, at: int) -> int:
         if self._left and self.phase is BODY:
@@ -146,7 +162,7 @@ class RequestParser:
         found = data.find(_EMPTY_LINE, at)
         return found + 4 if found >= 0 else len(data)
 
-    def _parse(self, piece: bytes) -> None:
+    def _parse(self, piece: bytes | memoryview) -> None:
         try:
             self._llhttp.feed_data(piece)
         except httptools.HttpParserUpgrade:
@@ -154,7 +170,7 @@ class RequestParser:
         except httptools.HttpParserError as error:
             raise self._refusal(error, piece) from None
 
-    def _refusal(self, error: httptools.HttpParserError, piece: bytes) -> Refused:
+    def _refusal(self, error: httptools.HttpParserError, piece: bytes | memoryview) -> Refused:
         reason = str(error)
         if "PRI/Upgrade" in reason or reason == "Invalid HTTP version":
             return Refused(505, "only HTTP/1.1 and HTTP/1.0 are served here")
@@ -270,11 +286,9 @@ class RequestParser:
 
     # The body
 
-    def _fed_body(self, piece: bytes) -> None:
-        if self._chunked:
-            self._bound_framing(piece)
-        else:
-            self._left -= len(piece)
+    def _fed_body(self, count: int) -> None:
+        if not self._chunked:
+            self._left -= count
         if self.received > self._settings.max_body:
             raise Refused(413, "body too large")
         if self._completed:

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from email.utils import formatdate
+from mmap import mmap
 from types import TracebackType
 from typing import Any, Final, Self
 from weakref import WeakSet
@@ -16,13 +17,10 @@ from weakref import WeakSet
 from edge.config import HttpSettings
 from edge.triggers.http.connection import Connection
 from edge.triggers.http.deadlines import Deadlines
+from edge.triggers.http.intake import MOST, READ
 from edge.triggers.http.outbox import Outbox
 from edge.wasi.http.message import Handler
-from edge.wasi.pipe import CAPACITY, BytesSource
-
-# Bytes read from a socket at once, into one buffer for all. What a pipelining client keeps here
-# while its first request is served is bounded by it, too.
-_READ: Final = 2 * CAPACITY
+from edge.wasi.pipe import BytesSource
 
 # Turns of the loop from an accepted socket to a connection that has read what was there.
 _TURNS: Final = 4
@@ -55,7 +53,8 @@ class HttpServer:
         self.handler = handler
         self.settings = settings or HttpSettings()
         self.draining = False
-        self.buffer = memoryview(bytearray(_READ))
+        self.body_buffer = memoryview(mmap(-1, MOST))  # one for all; in memory as far as it is used
+        self.buffer = self.body_buffer[:READ]
         self.no_body = BytesSource()
         self._listen = listen
         self._sockets = sockets
