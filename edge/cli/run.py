@@ -15,7 +15,7 @@ from edge.cli import mqtt
 from edge.cli.common import Verbs, argument
 from edge.config import Address, Mqtt, parse_address
 from edge.node import configuration
-from edge.platform import openfiles
+from edge.platform import heap, openfiles
 
 
 def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
@@ -48,6 +48,7 @@ def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     mqtt.need_url(options)
     openfiles.allow_many()
+    heap.keep_room()
     # Where each thread is, for who wonders (or a watchdog that gives up); then it ends.
     faulthandler.register(signal.SIGQUIT, chain=True)
     try:

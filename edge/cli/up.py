@@ -34,7 +34,7 @@ from edge.errors import ConfigError, EdgeError
 from edge.invocation.application import LiveApplication
 from edge.node.node import Node, open_node
 from edge.node.services import Settings, type_notes
-from edge.platform import openfiles
+from edge.platform import heap, openfiles
 from edge.platform.credentials import credentials_directory
 from edge.platform.tls import server_tls
 from edge.registry import local
@@ -90,6 +90,7 @@ def run(options: argparse.Namespace) -> int:
     if options.watch and isinstance(options.app, Reference):
         raise ConfigError("--watch: looks at files, not at a registry")
     openfiles.allow_many()
+    heap.keep_room()
     try:
         return asyncio.run(_once(options) if options.once else _up(options))
     except asyncio.CancelledError:
