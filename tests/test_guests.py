@@ -237,6 +237,17 @@ def test_a_reused_instance_is_thrown_away_after_a_failure(
             assert ask(served)[1] == b"1", spoiled
 
 
+def test_an_instance_that_keeps_its_request_is_reused_and_can_not_read_it(
+    guest: Guest, serve: Serve, application: MakeApplication
+) -> None:
+    with serve(application(guest("counter"), reuse=100)) as served:
+        kept = ["/keep", "/late", "/keep", "/keep", "/", "/late"]
+        assert [ask(served, path)[1] for path in kept] == [b"1", b"2", b"3", b"4", b"5", b"6"]
+        assert ask(served, "/keep")[1] == b"7"
+        _try(served, "/again")
+        assert ask(served)[1] == b"1"
+
+
 def _try(served: Served, path: str) -> None:
     try:
         ask(served, path)

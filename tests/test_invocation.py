@@ -25,7 +25,7 @@ from edge.invocation.sandbox import Sandboxes
 from edge.node.node import Node, open_node
 from edge.registry import local
 from edge.wasi.http.message import LocalReply, Request
-from edge.wasi.pipe import BytesSource, NullSink, Pipe, read_all
+from edge.wasi.pipe import BytesSource, NullSink, Pipe, Source, read_all
 
 MiB = 1 << 20
 Guest = Callable[[str], Path]
@@ -47,11 +47,13 @@ class Lab:
     def sandboxes(self) -> Sandboxes:
         return next(iter(self.live.sandboxes.values()))
 
-    def start(self, path: str, body: Pipe | None = None) -> tuple[LocalReply, Any]:
+    def start(
+        self, path: str, body: Source | None = None, method: str = "GET"
+    ) -> tuple[LocalReply, Any]:
         """The reply, and what is left to do for it."""
         reply = LocalReply()
         source = BytesSource() if body is None else body
-        request = Request("GET", "http", "test", path, [], source, "127.0.0.1:1")
+        request = Request(method, "http", "test", path, [], source, "127.0.0.1:1")
         return reply, self.live(request, reply)
 
     async def ask(self, path: str = "/") -> tuple[int, bytes]:
@@ -262,6 +264,12 @@ async def test_a_reused_instance_keeps_its_place(up: Up) -> None:
         assert lab.taken == 0, "it has served all it may"
 
 
+async def test_an_instance_that_keeps_its_requests_does_not_run_out_of_handles(up: Up) -> None:
+    async with up("counter", reuse=100_000, memory="1MiB") as lab:
+        counts = [int((await lab.ask("/keep"))[1]) for _ in range(1100)]
+        assert counts == [*range(1, 1026), *range(1, 76)]
+
+
 async def test_a_kept_instance_makes_room_for_who_needs_it(up: Up) -> None:
     async with up("counter", Limits(memory=2 * MiB), reuse=100, memory="1MiB") as lab:
         assert (await lab.ask())[1] == b"1"
@@ -306,6 +314,18 @@ async def test_guests_of_large_runtimes_are_renewed(
         for _ in range(20):
             assert (await lab.ask())[0] == 200
         assert counted.made < 10, "those made ahead, and the first ones, of which it learns"
+
+
+async def test_a_javascript_guest_is_reused_though_it_drops_nothing(up: Up) -> None:
+    async with up("javascript", reuse=100) as lab:
+        for number in range(1, 5):
+            body = BytesSource(b"%d" % number * 1000)
+            reply, work = lab.start("/", body, "POST" if number % 2 else "GET")
+            if work is not None:
+                await work
+            content = await read_all(reply.body, 1 << 20)
+            assert content == (b"%d" % number * 1000 if number % 2 else b"hello /")
+            assert [sandbox.uses for sandbox in lab.sandboxes._idle] == [number]
 
 
 async def test_kept_instances_go_when_no_event_comes(

@@ -6,7 +6,9 @@
 cdef enum:
     MAX_HANDLES = 16384        # of all component instances: bounds what a guest that never drops can hold
     MIN_HANDLES = 64           # of one, however many there are
+    MAX_ENDED = 1024           # of them, handles that were ended and not dropped
     FREE = -1
+    ENDED = -2                 # what it named was ended by the host; its type is in `rep`
 
 cdef struct entry_t:
     PyObject* value            # the host's object, owned; NULL for a guest's resource
@@ -41,7 +43,8 @@ cdef class Table:
     cdef uint32_t limit
     cdef uint32_t used          # entries ever used: [1, used) ; 0 is no handle
     cdef uint32_t free_head
-    cdef readonly uint32_t live
+    cdef readonly uint32_t live  # but those that were ended
+    cdef uint32_t ended
     cdef uint64_t clock
     cdef uint32_t borrows       # borrowed handles the running call has to drop before it returns
     cdef int component
@@ -99,6 +102,8 @@ cdef class Table:
     cdef entry_t* find(self, uint32_t handle, int type) except NULL:
         if handle == 0 or handle >= self.used or self.entries[handle].type == FREE:
             raise Trap(f"unknown handle {handle}")
+        if self.entries[handle].type == ENDED:
+            raise Trap(f"handle {handle} is of an event that is over")
         if self.entries[handle].type != type:
             raise Trap(f"handle {handle} is of another resource type than {self.code.resource_names[type]}")
         return &self.entries[handle]
@@ -163,6 +168,10 @@ cdef class Table:
 
     cdef int release(self, Instance instance, uint32_t handle, int type) except -1:
         """`resource.drop`."""
+        if 0 < handle < self.used and self.entries[handle].type == ENDED and self.entries[handle].rep == <uint32_t>type:
+            self.ended -= 1
+            self.live += 1
+            return self.remove(handle)
         cdef entry_t* entry = self.find(handle, type)
         cdef bint owned = entry.owned
         cdef uint32_t rep = entry.rep
@@ -184,6 +193,35 @@ cdef class Table:
     cdef int end_call(self) except -1:
         if self.borrows:
             raise Trap(f"{self.borrows} borrowed handles were not dropped before the call returned")
+        return 0
+
+    cdef int list_kept(self, list values) except -1:
+        """Appends the host's resources that the guest owns."""
+        cdef uint32_t index
+        cdef entry_t* entry
+        for index in range(1, self.used):
+            entry = &self.entries[index]
+            if entry.type >= 0 and entry.value != NULL and entry.owned:
+                values.append(<object>entry.value)
+        return 0
+
+    cdef int end(self, object value) except -1:
+        """Drops a resource that the guest still has. Its number names nothing from now on: to use it is a trap, to
+        drop it is allowed, and until then it is not given to another resource.
+        """
+        cdef uint32_t index
+        cdef entry_t* entry
+        for index in range(1, self.used):
+            entry = &self.entries[index]
+            if entry.type < 0 or entry.value != <PyObject*>value or not entry.owned or self.ended >= MAX_ENDED:
+                continue
+            drop = self.code.drops[entry.type]
+            entry.rep, entry.type, entry.value = entry.type, ENDED, NULL
+            self.live -= 1
+            self.ended += 1
+            Py_DECREF(value)
+            if drop is not None:
+                drop(value)
         return 0
 
     cdef int discount(self, dict values) except -1:

@@ -288,6 +288,26 @@ cdef class Instance:
         """Live handles of all component instances; 0 is what a clean invocation leaves."""
         return sum([(<Table>table).live for table in self.tables])
 
+    def kept(self) -> list:
+        """The host's resources that the guest still has."""
+        cdef Table table
+        cdef list values = []
+        for table in self.tables:
+            table.list_kept(values)
+        return values
+
+    def end(self, values) -> None:
+        """Between two calls: ends those of the host's resources `values` that the guest still has.
+
+        Their handles stay, as names of nothing; where there are too many of those already, the resource does.
+        """
+        cdef Table table
+        if self.broken or self.busy:
+            raise RuntimeError("the instance is broken or busy")
+        for table in self.tables:
+            for value in values:
+                table.end(value)
+
     cdef int drop_taken(self) except -1:
         """Ends the host's resources that were lost on their way, when something else in their call was wrong."""
         cdef Table table

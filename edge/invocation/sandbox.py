@@ -30,6 +30,7 @@ from edge.invocation.report import Reporter
 from edge.invocation.tracing import Tracer
 from edge.spin.platform import Platform
 from edge.wasi.context import Context
+from edge.wasi.http.incoming import parts_of_requests
 from edge.wasi.lines import LineSink
 from edge.wasi.outbound import Egress, Grants, Outbound
 from edge.wasi.pipe import Sink
@@ -215,8 +216,8 @@ class Sandboxes:
         if (
             sandbox.uses < self.profile.options.reuse
             and not instance.broken
-            and not instance.handles
             and not self._closed
+            and _left_nothing(instance)
         ):
             sandbox.end()
             self._idle.append(sandbox)
@@ -311,6 +312,14 @@ class Sandboxes:
                 return
         while self.release():
             self.node.budget.give(self.gate)
+
+
+def _left_nothing(instance: Instance) -> bool:
+    """But for what is of the request: componentize-js never drops it. It ends here."""
+    if not instance.handles:
+        return True
+    instance.end(parts_of_requests(instance.kept()))
+    return not instance.handles
 
 
 def _slots(component: Component) -> int:

@@ -219,6 +219,50 @@ def test_handles_are_counted_and_used_again() -> None:
         assert not made.broken
 
 
+@pytest.mark.parametrize("use", ["take", "look"])
+def test_what_was_ended_can_not_be_used(use: str) -> None:
+    with instance(prober()) as made:
+        first, other, second = (run(made, name) for name in ("new", "new-other", "new"))
+        a, _, b = made.kept()
+        made.end([a, b])
+        assert Thing.dropped == [a, b]
+        assert made.handles == 1
+        assert run(made, "new") not in (first, second)
+        run(made, "look-other", other)
+        with pytest.raises(Trap, match=f"handle {second} is of an event that is over"):
+            run(made, use, second)
+        with pytest.raises(RuntimeError, match="broken"):
+            made.end([])
+    assert len(Thing.dropped) == 4
+
+
+def test_what_was_ended_can_be_dropped_once() -> None:
+    with instance(prober()) as made:
+        handle = run(made, "new")
+        values = made.kept()
+        made.end(values)
+        made.end(values)
+        assert (made.handles, made.kept()) == (0, [])
+        run(made, "drop", handle)
+        assert made.handles == 0
+        assert run(made, "new") == handle, "the number is free again"
+        made.end(made.kept())
+        with pytest.raises(Trap, match="is of an event that is over"):
+            run(made, "drop-other", handle)
+    assert len(Thing.dropped) == 2
+
+
+def test_handles_that_were_ended_are_bounded() -> None:
+    with instance(prober()) as made:
+        for _ in range(1030):
+            run(made, "new")
+        made.end(made.kept())
+        assert made.handles == 6
+        run(made, "drop", 1)
+        made.end(made.kept())
+        assert made.handles == 5
+
+
 @pytest.mark.parametrize("name", ["own-borrow", "borrow-own", "own-own", "later"])
 def test_one_handle_given_away_and_lent_in_one_call(name: str) -> None:
     with instance(prober()) as made:

@@ -3,13 +3,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from edge.engine.host import Err, Ok
-from edge.wasi.http.body import IncomingBody, OutgoingBody
+from edge.wasi.http.body import FutureTrailers, IncomingBody, OutgoingBody
 from edge.wasi.http.errors import body_size, failure, internal
 from edge.wasi.http.fields import Fields, content_length, visible
 from edge.wasi.http.message import Reply, Request
 
-__all__ = ["METHODS", "IncomingRequest", "OutgoingResponse", "ResponseOutparam"]
+__all__ = [
+    "METHODS",
+    "IncomingRequest",
+    "OutgoingResponse",
+    "ResponseOutparam",
+    "parts_of_requests",
+]
 
 # What the cases of `method` stand for; RFC 9110 §9.1: methods are case-sensitive.
 METHODS = {
@@ -137,3 +145,11 @@ class ResponseOutparam:
         else:
             param.status = response.value._status
             response.value.send(param._reply, param._method)
+
+
+def parts_of_requests(resources: Iterable[object]) -> list[object]:
+    """Those of `resources` that are of one request only, and the streams of its body."""
+    kinds = (IncomingRequest, IncomingBody, FutureTrailers)
+    parts: list[object] = [part for part in resources if isinstance(part, kinds)]
+    parts += [part._stream for part in parts if isinstance(part, IncomingBody)]
+    return parts
