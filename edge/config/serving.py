@@ -89,6 +89,7 @@ class Http:
     listen: tuple[Address, ...] = (Address(),)
     tls_certificate: str | None = None
     tls_key: str | None = None
+    workers: int = 1  # processes that serve it, this one among them
     settings: HttpSettings = field(default_factory=HttpSettings)
 
     def __post_init__(self) -> None:

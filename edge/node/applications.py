@@ -8,14 +8,13 @@ the version of the moment it came, and stays with it.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from edge import config
 from edge.application.overrides import overridden
@@ -26,6 +25,7 @@ from edge.node import health, variables
 from edge.node.front import answer
 from edge.node.node import Node
 from edge.node.services import Services, type_notes
+from edge.node.settling import Settling
 from edge.node.slot import Slot, Version
 from edge.node.soak import Soak
 from edge.node.table import Mounted, Table
@@ -35,17 +35,15 @@ from edge.registry.local import LocalApplication
 from edge.registry.sync.wanted import Candidate, Wanted
 from edge.wasi.http.message import Handler
 
+if TYPE_CHECKING:
+    from edge.node.workers.crew import Crew
+
 __all__ = ["Applications", "Version"]
 
 _log = logging.getLogger("edge.node")
 
 # Seconds within which a new version is watched, if it is to be.
 _WATCHED = 5.0
-
-# Versions that came or went before the collector looks at all of them: it stops the node for
-# milliseconds, and with many applications for longer. As a share of the applications, but at least
-# so many.
-_SETTLE_SHARE, _SETTLE_LEAST = 0.25, 8
 
 
 class Server(Protocol):
@@ -58,6 +56,7 @@ class Applications:
     """As an async context manager: leaving it ends what is watched and retires everything.
 
     A Host for sync. `settings` may be replaced: it counts for what is prepared or watched later.
+    `crew`: other processes that serve the same.
     """
 
     def __init__(
@@ -67,8 +66,10 @@ class Applications:
         settings: config.Daemon,
         *,
         credentials: Path | None = None,
+        crew: Crew | None = None,
     ) -> None:
         self.settings = settings
+        self._crew = crew
         self._node = node
         self._services = services
         self._credentials = credentials
@@ -78,8 +79,7 @@ class Applications:
         self._told: Callable[[], None] = lambda: None
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._unsettled = 0
-        self._settled = False
+        self._settling = Settling()
 
     async def __aenter__(self) -> Self:
         return self
@@ -134,12 +134,14 @@ class Applications:
         )
         notes = (*application.notes, *type_notes(application))
         values = await variables.values(entry, self._credentials)
+        local = replace(local, application=application)
         live = await self._node.load(
-            replace(local, application=application),
+            local if self._crew is None else self._crew.own(local),
             values,
             base_path=entry.mount.path,
             asleep=not check,
         )
+        version = Version(wanted, digest, live)
         try:
             async with self._changing:
                 await self._services.prepare(live)
@@ -148,11 +150,13 @@ class Applications:
                     _log.warning("application %s: note: %s", entry.name, note)
                 await health.instantiate(live)
                 await health.check(live)
+            if self._crew is not None:
+                await self._crew.prepare(version, local, values)
         except BaseException:
-            live.close()
+            self._retire(version)
             self._forget(entry.name)
             raise
-        return Version(wanted, digest, live)
+        return version
 
     async def swap(self, changes: Mapping[str, Candidate | None]) -> None:
         """See Host."""
@@ -168,13 +172,16 @@ class Applications:
             for name, version in versions.items():
                 self._replace(name, version)
             self._show(table)
+            self._place_everywhere(versions)
             after = [(old, self._slots.get(name)) for name, old in before.items()]
             if any(_triggers(old) != _triggers(new) for old, new in after):
                 await self._update_services()
+        if self._crew is not None:
+            await self._crew.placed()
         if self._server is not None:  # else it boots, with thousands perhaps
             for version in filter(None, versions.values()):
                 _tell(version)
-        self._settle(len(changes))
+        self._settling.changed(len(changes), of=len(self._slots))
 
     def watch(
         self, name: str, seconds: float, failed: Callable[[str], None], passed: Callable[[], None]
@@ -246,6 +253,12 @@ class Applications:
         mounted = replace(slot.version.mounted, target=slot.handler)
         slot.connect()
         self._show(self._table.change({slot.name: mounted}))
+        self._place_everywhere((slot.name,))
+
+    def _place_everywhere(self, names: Iterable[str]) -> None:
+        if self._crew is not None:
+            slots = ((name, self._slots.get(name)) for name in names)
+            self._crew.place({n: (s.version, s.soak) if s else None for n, s in slots})
 
     # Watching
 
@@ -324,22 +337,14 @@ class Applications:
     def _retire(self, version: Version) -> None:
         """Requests under way go on, nothing is kept ready."""
         version.live.close()
-        self._unsettled += 1
+        self._settling.retired()
+        if self._crew is not None:
+            self._crew.retire(version)
 
     def _forget(self, name: str) -> None:
         """What was counted of an application goes with it."""
         if name not in self._slots:
             self._node.meters.drop(name)
-
-    def _settle(self, changed: int) -> None:
-        """What is loaded lives for long: the collector need not look at it again and again."""
-        self._unsettled += changed
-        most = max(_SETTLE_LEAST, _SETTLE_SHARE * len(self._slots))
-        if self._unsettled > most or not self._settled:
-            self._settled, self._unsettled = True, 0
-            gc.unfreeze()
-            gc.collect()
-            gc.freeze()
 
 
 def _version(candidate: Candidate | None) -> Version | None:

@@ -112,7 +112,7 @@ class Daemon:
         self._jobs: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
         self.figures = Figures(
-            parts.guests, parts.applications, parts.services, parts.sync, parts.fleet,
+            parts.guests, parts.crew, parts.applications, parts.services, parts.sync, parts.fleet,
             partial(statedir.stored, parts.store), settings.quota, parts.clock, time.monotonic(),
         )  # fmt: skip
 
@@ -143,6 +143,7 @@ class Daemon:
             notes=(
                 *self._notes,
                 *self._clock_notes(),
+                *(parts.crew.notes() if parts.crew else ()),
                 *(follower.notes if follower else ()),
                 *parts.fleet.notes(),
                 *(self.page.notes if self.page else ()),
@@ -177,11 +178,14 @@ class Daemon:
 
     async def listen(self, stack: AsyncExitStack, manager: Manager) -> None:
         """Serves HTTP, and says to `manager` what it serves. Raises EdgeError."""
-        applications = self._parts.applications
-        http, handler = self.settings.http, applications.handler
+        applications, crew = self._parts.applications, self._parts.crew
+        http, handler = self._parts.own.http, applications.handler
         self._http = await listen(stack, http, handler, manager.sockets)
         applications.serve(self._http, lambda: manager.status(self.summary()))
         self.listening = self._http.urls
+        if crew is not None:
+            await stack.enter_async_context(crew)
+            await crew.start(self._http.shared(self.settings.http.settings.backlog))
 
     async def work(self, signals: Signals, manager: Manager) -> None:
         """Until it is told to stop."""
@@ -231,6 +235,8 @@ class Daemon:
             group.create_task(self._parts.services.drain(DRAIN))
             if self._http is not None:
                 group.create_task(self._http.drain(DRAIN))
+            if self._parts.crew is not None:
+                group.create_task(self._parts.crew.drain(DRAIN))
 
     async def _reload_on(self, event: asyncio.Event, manager: Manager) -> None:
         while True:
@@ -301,7 +307,8 @@ async def open_daemon(
         if settings.page.listen is not None:
             from edge.node.page import page_of
 
-            page = page_of(settings, control, readings, routes)
+            holds = parts.crew.holds if parts.crew else None
+            page = page_of(settings, control, readings, routes, holds)
             daemon.page = await stack.enter_async_context(page)
         stack.callback(recent.end)
         yield daemon

@@ -19,7 +19,7 @@ from edge.platform.tls import server_tls
 from edge.triggers.http import HttpServer
 from edge.wasi.http.message import Handler
 
-__all__ = ["PLAIN", "SECURE", "Listening", "listen"]
+__all__ = ["PLAIN", "SECURE", "Listening", "listen", "tls_of"]
 
 # FileDescriptorName= of the socket units.
 PLAIN, SECURE = "http", "https"
@@ -43,6 +43,15 @@ class Listening:
         for server in self.servers:
             server.handler = handler
 
+    def shared(self, backlog: int) -> list[tuple[socket.socket, bool]]:
+        """Copies of the sockets it listens on, for other processes, and whether they speak TLS; so
+        many connections wait there.
+        """
+        found = [(sock.dup(), server.secure) for server in self.servers for sock in server.sockets]
+        for sock, _ in found:
+            sock.listen(backlog)
+        return found
+
     async def drain(self, timeout: float) -> None:
         """Accepts no more; what is under way gets `timeout` seconds."""
         async with asyncio.TaskGroup() as group:
@@ -61,7 +70,7 @@ async def listen(
 
     Raises EdgeError.
     """
-    tls = await asyncio.to_thread(_tls, http)
+    tls = await asyncio.to_thread(tls_of, http)
     plain, secure = (list(sockets.get(name, ())) for name in (PLAIN, SECURE))
     if secure and tls is None:
         raise ConfigError(
@@ -90,7 +99,8 @@ async def listen(
     return Listening(tuple(server for server, _ in servers), tuple(urls))
 
 
-def _tls(http: config.Http) -> ssl.SSLContext | None:
+def tls_of(http: config.Http) -> ssl.SSLContext | None:
+    """What the node speaks TLS with, if it does. Blocks. Raises ConfigError."""
     if http.tls_certificate is None or http.tls_key is None:
         return None
     return server_tls(Path(http.tls_certificate), Path(http.tls_key))

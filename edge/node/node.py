@@ -190,12 +190,14 @@ async def open_node(
     stores: Stores | None = None,
     blocked: tuple[Network, ...] = (),
     tracer: Tracer | None = None,
+    meters: Meters | None = None,
 ) -> AsyncIterator[Node]:
     """A node without applications; what it opened, and `stores`, are closed on leaving.
 
     `code_dir`: where compiled code is kept. What is found there runs natively, so nobody else may
     write there. `stores`: what applications may keep; by default beside `code_dir`.
     `blocked`: networks that no guest reaches. `tracer`: makes a span of each invocation.
+    `meters`: what is counted here.
     """
     limits = limits or config.Limits()
     engine = runtime.create_engine()
@@ -217,6 +219,7 @@ async def open_node(
             ),
             stores,
             blocked,
+            meters or Meters(),
         )
     finally:
         await stores.close()

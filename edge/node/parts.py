@@ -6,10 +6,13 @@ import asyncio
 import ipaddress
 import logging
 import os
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from edge import config
+from edge.invocation.meter import Meters
 from edge.node.applications import Applications
 from edge.node.fleet import FleetService, Hosted
 from edge.node.node import Node, open_node
@@ -27,6 +30,9 @@ from edge.registry.sync.statefile import StateFile
 from edge.registry.sync.sync import Sync
 from edge.spin.platform import Stores
 
+if TYPE_CHECKING:
+    from edge.node.workers.crew import Crew
+
 __all__ = ["Parts", "compose"]
 
 _log = logging.getLogger("edge.node")
@@ -34,7 +40,12 @@ _log = logging.getLogger("edge.node")
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a daemon is composed of."""
+    """What a daemon is composed of. `own`: the settings as this process has them, with its share of
+    the limits where there is a `crew` of others.
+    """
+
+    own: config.Daemon
+    crew: Crew | None
 
     guests: Node
     applications: Applications
@@ -54,13 +65,22 @@ async def compose(stack: AsyncExitStack, settings: config.Daemon) -> Parts:
     credentials = node.credentials_dir or credentials_directory()
     clock = await asyncio.to_thread(TrustedClock, node.state_dir / "clock")
     store = ContentStore(node.state_dir, quota=settings.quota)
-    stores = Stores(node.state_dir, settings.stores)
+    own, meters = settings, Meters()
+    crew = None
+    if settings.http.workers > 1:
+        from edge.node.workers import shares
+        from edge.node.workers.crew import Crew
+
+        own = shares.of_settings(settings, 0)
+        crew = Crew(settings, meters)
+    stores = Stores(node.state_dir, own.stores)
     tracer = await stack.enter_async_context(open_tracer(settings.traces, node.name))
     guests = await stack.enter_async_context(
         open_node(
             node.state_dir / "code",
-            settings.limits,
+            own.limits,
             stores=stores,
+            meters=meters,
             blocked=tuple(map(ipaddress.ip_network, settings.blocked)),
             tracer=tracer,
         )
@@ -69,7 +89,7 @@ async def compose(stack: AsyncExitStack, settings: config.Daemon) -> Parts:
         Services(ServiceSettings(node.state_dir, settings.mqtt, credentials, several=True))
     )
     applications = await stack.enter_async_context(
-        Applications(guests, services, settings, credentials=credentials)
+        Applications(guests, services, settings, credentials=credentials, crew=crew)
     )
     docker = docker_config(os.environ)
     registries = await stack.enter_async_context(
@@ -94,7 +114,7 @@ async def compose(stack: AsyncExitStack, settings: config.Daemon) -> Parts:
             clock=clock,
             verify=trusting.verify,
             follow=trusting.follow if trusting.follower else None,
-            purge=stores.purge,
+            purge=_purge(stores, crew),
             note=_log.info,
         )
     )
@@ -104,5 +124,18 @@ async def compose(stack: AsyncExitStack, settings: config.Daemon) -> Parts:
     hosted = Hosted(settings, clock, sync, store, registries, lambda: trusting.generation)
     fleet = FleetService(hosted)
     return Parts(
-        guests, applications, services, sync, store, registries, trusting, mirror, clock, fleet
-    )
+        own, crew, guests, applications, services, sync, store, registries, trusting, mirror, clock,
+        fleet,
+    )  # fmt: skip
+
+
+def _purge(stores: Stores, crew: Crew | None) -> Callable[[str], Awaitable[None]]:
+    """Of what an application kept, which no process has open then."""
+    if crew is None:
+        return stores.purge
+
+    async def purge(application: str) -> None:
+        await crew.forget(application)
+        await stores.purge(application)
+
+    return purge

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from edge import config
 from edge.errors import EdgeError, GuestError, Overloaded
@@ -27,7 +27,7 @@ from edge.node import health
 from edge.wasi.http.errors import HttpError
 from edge.wasi.http.message import Headers, Reply, Request
 
-__all__ = ["Soak"]
+__all__ = ["Counted", "Soak"]
 
 # By what a reply ends when its guest is at fault; the last two: it cannot be sent like that.
 _FAULTS = (GuestError, HttpError, ValueError, RuntimeError)
@@ -63,7 +63,7 @@ class Soak:
 
     def handle(self, request: Request, reply: Reply) -> Coroutine[Any, Any, None] | None:
         """Its Handler."""
-        return self.live(request, _Counted(reply, self))
+        return self.live(request, Counted(reply, self))
 
     def event(self, handle: EventHandler) -> EventHandler:
         """A trigger's handler, counted."""
@@ -127,12 +127,20 @@ class Soak:
             failed(reason)
 
 
-class _Counted:
+class Counting(Protocol):
+    """Is told how the events of a version ended."""
+
+    def well(self) -> None: ...
+
+    def ill(self) -> None: ...
+
+
+class Counted:
     """A reply whose end is counted, once."""
 
     __slots__ = ("_open", "_reply", "_soak")
 
-    def __init__(self, reply: Reply, soak: Soak) -> None:
+    def __init__(self, reply: Reply, soak: Counting) -> None:
         self._reply = reply
         self._soak = soak
         self._open = True

@@ -46,6 +46,10 @@ _READ_OVER = "; \t\r\n\f\ufeff"
 # Bytes of free space below which a disk is what is full, not the database.
 _DISK_FULL = 4 << 20
 
+# A transaction that would lock the file when it first writes: another process may do so before, and
+# it would have to begin again, which no guest expects.
+_LATER = re.compile(r"\s*BEGIN(\s+DEFERRED)?(\s+TRANSACTION)?[\s;]*", re.IGNORECASE)
+
 # Parameters by name or number; in strings too, which costs little.
 _NAMED = re.compile(r"[:@$?](?:(?<=\?)\d|(?<!\?)\w)")
 
@@ -157,6 +161,8 @@ class _Guarded:
     ) -> tuple[sqlite3.Cursor, Rows]:
         self._allow(columns)
         self._inserting = False
+        if _LATER.fullmatch(statement):
+            statement = "BEGIN IMMEDIATE"
         cursor = _bound(self.connection, statement, parameters)
         return cursor, self._rows(cursor)
 

@@ -208,13 +208,18 @@ class Stores:
         for store in self._key_value.values():
             await store.close()
 
+    async def forget(self, application: str) -> None:
+        """Closes what an application keeps in the state directory; nobody makes it again."""
+        if self._pool is not None:
+            for folder in self._folders(application):
+                await self._pool.forget(folder)
+
     async def purge(self, application: str) -> None:
         """Removes what an application kept in this node's state directory; what it kept in files
         and servers that the configuration names is not the node's to remove. Raises OSError.
         """
+        await self.forget(application)
         for folder in self._folders(application):
-            if self._pool is not None:
-                await self._pool.forget(folder)
             if await asyncio.to_thread(folder.exists):
                 await asyncio.to_thread(shutil.rmtree, folder)
 

@@ -93,12 +93,28 @@ def _across(daemon: config.Daemon, where: Where, files: Files) -> None:
     if daemon.home_assistant.enabled and not daemon.mqtt.url:
         place = where.key("home_assistant").key("enabled")
         where.refuse(place.error("no broker is named", '[mqtt] url = "mqtt://HOST"'))
+    _of_workers(daemon, where)
     shared: dict[config.Mount, str] = {}
     for index, entry in enumerate(daemon.applications):
         other = shared.setdefault(entry.mount, entry.name)
         if other != entry.name:
             place = where.key("application").item(index).key("mount")
             files.note(place, f'also that of "{other}": none of their routes may be the same')
+
+
+def _of_workers(daemon: config.Daemon, where: Where) -> None:
+    """What cannot be with several processes."""
+    count = daemon.http.workers
+    if count == 1:
+        return
+    if daemon.home_assistant.enabled:
+        place = where.key("home_assistant").key("enabled")
+        why = "is told what one process counts as it happens, not what several do"
+        where.refuse(place.error(why, "leave one of both out: [http] workers, or this"))
+    if 0 < daemon.limits.instances < count:
+        place = where.key("limits").key("instances")
+        why = f"{daemon.limits.instances} cannot be divided among {count} processes"
+        where.refuse(place.error(why, f"give at least {count}, or fewer [http] workers"))
 
 
 _KEYS = "name the public keys that count, as `edge sign --generate-key` makes them"

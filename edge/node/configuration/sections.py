@@ -81,6 +81,7 @@ def http(files: Files) -> Reader[config.Http]:
         "listen": addresses,
         "tls_certificate": files.file,
         "tls_key": files.secret_file,
+        "workers": integer(1, _WORKERS),
         "limits": section(config.HttpSettings, _HTTP_LIMITS, as_it_is),
     }
 
@@ -97,6 +98,8 @@ def http(files: Files) -> Reader[config.Http]:
     return section(lambda **found: config.Http(**{**_LISTEN, **found}), readers, finish)
 
 
+# More than the cores of any board; each takes memory, and has its share of every limit.
+_WORKERS = 64
 _LISTEN = {"listen": config.Daemon().http.listen}
 _PATIENCE = seconds(at_least=0.1, at_most=_DAY)
 _HTTP_LIMITS: Readers = {

@@ -7,9 +7,8 @@ import importlib.metadata
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edge.invocation.admission import Budget
 from edge.invocation.meter import BOUNDS, Histogram, Meter
 from edge.node.applications import Applications
 from edge.node.fleet import FleetService
@@ -17,6 +16,9 @@ from edge.node.metrics import process
 from edge.node.node import Node
 from edge.node.services import Services
 from edge.registry.sync.sync import Sync
+
+if TYPE_CHECKING:
+    from edge.node.workers.crew import Crew
 
 __all__ = ["Figures"]
 
@@ -29,6 +31,7 @@ class Figures:
     """
 
     guests: Node
+    crew: Crew | None
     applications: Applications
     services: Services
     sync: Sync
@@ -40,21 +43,21 @@ class Figures:
 
     async def __call__(self) -> dict[str, Any]:
         lag = await _lag()
-        stored, memory, disk = await asyncio.to_thread(
-            lambda: (self.stored(), process.memory(), process.disk())
+        stored, own = await asyncio.to_thread(
+            lambda: (self.stored(), process.figures(self.guests.shared.budget))
         )
+        if self.crew is not None:
+            own = await self.crew.figures(own)
         return {
             "at": round(self.clock(), 3),
             "components": self._components(),
             "node": {
                 "version": importlib.metadata.version("edge"),
                 "uptime": round(time.monotonic() - self.began, 3),
-                "cpu": round(time.process_time(), 3),
-                "memory": memory,
-                "pool": _pool(self.guests.shared.budget),
+                **own,
+                "workers": self.crew.state() if self.crew else None,
                 "loop_lag": lag,
                 "store": {"used": stored, "quota": self.quota},
-                "disk": disk,
                 "applications": len(self.applications.versions()),
                 "peers": self.fleet.counts(),
                 "sync": {"last": self.sync.last_look, **_rounded(asdict(self.sync.tally))},
@@ -90,17 +93,6 @@ def _histogram(histogram: Histogram) -> dict[str, Any]:
         "bounds": list(BOUNDS),
         "counts": list(histogram.counts),
         "sum": round(histogram.sum, 9),
-    }
-
-
-def _pool(budget: Budget) -> dict[str, int]:
-    memory, slots = budget.all
-    return {
-        "slots": slots,
-        "slots_used": slots - budget.slots,
-        "memory": memory,
-        "memory_used": memory - budget.memory,
-        "waiting": budget.waiting,
     }
 
 

@@ -1,28 +1,53 @@
-"""What Linux knows of this process. Blocks, for a moment."""
+"""What is known of this process: by Linux, and by its budget. Blocks, for a moment."""
 
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-__all__ = ["disk", "memory"]
+from edge.invocation.admission import Budget
+
+__all__ = ["figures"]
 
 _SELF = Path("/proc/self")
 
 
-def memory() -> dict[str, int | None]:
+def figures(budget: Budget) -> dict[str, Any]:
+    """As `GET /v1/metrics` has them; those of several processes can be added up."""
+    return {
+        "cpu": round(time.process_time(), 3),
+        "memory": _memory(),
+        "pool": _pool(budget),
+        "disk": _disk(),
+    }
+
+
+def _memory() -> dict[str, int | None]:
     """Bytes; `pss`, in which others share what is shared, is None if Linux does not tell."""
     pages = int((_SELF / "statm").read_text().split()[1])
     return {"rss": pages * os.sysconf("SC_PAGE_SIZE"), "pss": _pss()}
 
 
-def disk() -> dict[str, int | None]:
+def _disk() -> dict[str, int | None]:
     """Bytes read from disks and written to them since the process began."""
     with suppress(OSError):
         fields = dict(line.split(": ") for line in (_SELF / "io").read_text().splitlines())
         return {"read": int(fields["read_bytes"]), "written": int(fields["write_bytes"])}
     return {"read": None, "written": None}
+
+
+def _pool(budget: Budget) -> dict[str, int]:
+    memory, slots = budget.all
+    return {
+        "slots": slots,
+        "slots_used": slots - budget.slots,
+        "memory": memory,
+        "memory_used": memory - budget.memory,
+        "waiting": budget.waiting,
+    }
 
 
 def _pss() -> int | None:

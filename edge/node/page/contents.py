@@ -9,7 +9,7 @@ from aiohttp import web
 from edge import config
 from edge.node.answers import Reading
 from edge.node.control import Control
-from edge.node.page.server import Page, Shown
+from edge.node.page.server import Holds, Page, Shown
 from edge.platform.credentials import credentials_directory
 
 __all__ = ["page_of"]
@@ -23,10 +23,11 @@ def page_of(
     control: Control,
     readings: Mapping[str, Reading],
     routes: Sequence[web.RouteDef],
+    holds: Holds | None = None,
 ) -> Page:
-    """`readings`: of the node API. `routes`: what the page has of it as it is."""
+    """`readings`: of the node API. `routes`: what the page has of it as it is. `holds`: Page's."""
     read = {path: readings[path] for path in _READ}
     own = {"/v1/apps": control.apps, "/v1/status": control.status}
     shown = Shown({**read, **own}, routes, control.app, control.rollback)
     credentials = settings.node.credentials_dir or credentials_directory()
-    return Page(settings.page, settings.http, shown, credentials=credentials)
+    return Page(settings.page, settings.http, shown, credentials=credentials, holds=holds)

@@ -30,7 +30,7 @@ from edge.platform.ends import both_ours
 from edge.platform.files import unreadable
 from edge.platform.tls import server_tls
 
-__all__ = ["Page", "Shown"]
+__all__ = ["Holds", "Page", "Shown"]
 
 # A browser has six at a time, and one more for each log that it follows.
 _CONNECTIONS = 96
@@ -46,6 +46,9 @@ _OPEN = ("/login", "/assets/")
 _METRICS = "/metrics"
 
 _TAKEN = "another program, or another node, listens there: choose another in [page] of edge.toml"
+
+# Whether we have the other end of a connection between two addresses, as `getsockname` has them.
+Holds = Callable[[Any, Any], Awaitable[bool]]
 
 _log = logging.getLogger("edge.node")
 
@@ -66,7 +69,8 @@ class Page:
     """The page of a node, as an async context manager; without `listen` it does nothing.
 
     `http`: whose certificate it shows to others than this machine. What keeps it from being there
-    keeps no node from serving: it is a note.
+    keeps no node from serving: it is a note. `holds`: whether a process of this node has the other
+    end of a connection between two addresses; only this one, where it is not given.
     """
 
     def __init__(
@@ -76,7 +80,9 @@ class Page:
         shown: Shown,
         *,
         credentials: Path | None = None,
+        holds: Holds | None = None,
     ) -> None:
+        self._holds = holds or _holds
         self._settings, self._http, self._shown = settings, http, shown
         self._credentials = credentials
         self._access = Access(None)
@@ -190,7 +196,7 @@ class Page:
         path, host = request.path, request.headers.get("Host", "")
         if self._access.wrong_name(host):
             raise web.HTTPMisdirectedRequest(reason="this page is reached as localhost")
-        if self._is_guest(request):
+        if await self._is_guest(request):
             raise web.HTTPForbidden(reason="guests may not look at their node")
         strange = from_elsewhere(request.headers, host)
         if strange and (request.method != "GET" or path.startswith("/v1/")):
@@ -216,7 +222,7 @@ class Page:
             _log.warning("the page: a wrong password from %s", address)
         return known
 
-    def _is_guest(self, request: web.Request) -> bool:
+    async def _is_guest(self, request: web.Request) -> bool:
         """A component may be allowed to reach this machine: its node is not meant by that."""
         transport = request.transport
         if self._access.password or transport is None:
@@ -224,7 +230,7 @@ class Page:
         known = self._guests.get(transport)
         if known is None:
             ends = (transport.get_extra_info(name) for name in ("sockname", "peername"))
-            known = self._guests[transport] = both_ours(*ends)
+            known = self._guests[transport] = await self._holds(*ends)
         return known
 
     # Login
@@ -274,6 +280,10 @@ class Page:
             name = table.need("name", string)
         _log.info("rollback of %a, asked by the page from %s", name[:200], request.remote)
         return await self._jobs.answer(request, lambda _: self._shown.rollback(name))
+
+
+async def _holds(here: Any, there: Any) -> bool:
+    return both_ours(here, there)
 
 
 async def _index(_: web.Request) -> web.StreamResponse:

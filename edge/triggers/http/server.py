@@ -70,9 +70,19 @@ class HttpServer:
         self._date_until = 0.0
 
     @property
+    def sockets(self) -> list[Any]:
+        """What it listens on: asyncio's TransportSockets."""
+        return [sock for server in self._servers for sock in server.sockets]
+
+    @property
+    def secure(self) -> bool:
+        """It speaks TLS."""
+        return self._tls is not None
+
+    @property
     def addresses(self) -> list[Any]:
         """What it listens on: (host, port, …) for each socket, a path for a UNIX socket."""
-        return [sock.getsockname() for server in self._servers for sock in server.sockets]
+        return [sock.getsockname() for sock in self.sockets]
 
     async def __aenter__(self) -> Self:
         self.loop = asyncio.get_running_loop()
