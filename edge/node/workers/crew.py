@@ -32,8 +32,8 @@ __all__ = ["Crew"]
 # Seconds for loading a version: its code may have to be compiled, where no cache keeps it. A worker
 # that hangs is found by looking at it.
 _PREPARE = 900.0
-# Seconds for what takes no time.
-_AT_ONCE = 10.0
+# Seconds for what takes no time, and those of them that a deployment waits.
+_AT_ONCE, _PLACED = 10.0, 1.0
 # Seconds for figures: what a worker told last is taken where it is slower.
 _FIGURES = 2.0
 
@@ -141,10 +141,11 @@ class Crew:
         self._tell("place", told)
 
     async def placed(self) -> None:
-        """Until all of them serve what was placed; who does not is ended, and begins with it."""
-        for worker, answer in tuple(self._told):
-            if worker.serving:
-                await _in_time(worker, answer)
+        """Until all of them serve what was placed. Not for long: a version is not watched before,
+        and a worker that hangs is found by looking at it.
+        """
+        if answers := {answer for worker, answer in self._told if worker.serving}:
+            await asyncio.wait(answers, timeout=_PLACED)
 
     def retire(self, version: Version) -> None:
         """It is not needed any more; what it serves until the end of this turn it serves still."""
