@@ -46,7 +46,12 @@ class Result:
 
 
 def load(
-    url: str, seconds: int, body: int = 0, rate: float | None = None, connections: int = 0
+    url: str,
+    seconds: int,
+    body: int = 0,
+    rate: float | None = None,
+    connections: int = 0,
+    cores: str = CORE,
 ) -> Result:
     """Full load, or about `rate` requests a second. `body`: size of a POST's body."""
     script = DONE
@@ -60,7 +65,7 @@ def load(
     with TemporaryDirectory() as folder:
         path = Path(folder) / "load.lua"
         path.write_text(script)
-        command = ["taskset", "-c", CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
+        command = ["taskset", "-c", cores, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
         command += ["--timeout", "10s", "-s", str(path), url]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     line = next(li for li in done.stdout.splitlines() if li.startswith("RESULT "))

@@ -2,7 +2,7 @@
 
     run.py [--rounds 9] [--seconds 1] [--only PART,…] [--keep] [--readme] [--json FILE]
 
-Every server runs on core 0, the load comes from core 1. A figure is the median of its rounds; a
+Every server runs on core 0, the load comes from core 1, but for `workers`. A figure is the median of its rounds; a
 ratio is the median of the ratios of each round, so that a noisy minute hits both sides. What each
 round measured is kept in the JSON; tables and the plot are made of it.
 """
@@ -39,6 +39,7 @@ import mqtt  # noqa: E402
 import report  # noqa: E402
 import scale  # noqa: E402
 import serving  # noqa: E402
+import workers  # noqa: E402
 from load import load  # noqa: E402
 from servers import edge, wasmtime_serve  # noqa: E402
 from serving import Row, guest  # noqa: E402
@@ -127,6 +128,11 @@ def start(rounds: int, _: int) -> Iterator[Row]:
         yield f"{row}: first answer", "ms", {"wasmtime serve": peer}
 
 
+def processes(rounds: int, seconds: int) -> Iterator[Row]:
+    """Two processes of a node against one, on all cores."""
+    yield from workers.rows(guest("python"), guest("hello"), rounds, seconds)
+
+
 def messages(rounds: int, seconds: int) -> Iterator[Row]:
     """Messages a second on one core, then the time from a message to its answer."""
     yield from mqtt.rows(rounds, seconds)
@@ -175,6 +181,7 @@ def micro(rounds: int, _: int) -> Iterator[Row]:
 PARTS: dict[str, Callable[[int, int], Iterator[Row]]] = {
     "http": http,
     "bodies": large,
+    "workers": processes,
     "messages": messages,
     "idle": idle,
     "memory": memory,
