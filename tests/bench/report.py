@@ -27,6 +27,7 @@ PEERS = (
 TITLES = {
     "http": "Requests",
     "bodies": "Large bodies",
+    "workers": "Several processes",
     "messages": "Messages",
     "idle": "Nodes that have nothing to do",
     "memory": "Memory",

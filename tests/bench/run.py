@@ -2,9 +2,9 @@
 
     run.py [--rounds 9] [--seconds 1] [--only PART,…] [--keep] [--readme] [--json FILE]
 
-Every server runs on core 0, the load comes from core 1, but for `workers`. A figure is the median of its rounds; a
-ratio is the median of the ratios of each round, so that a noisy minute hits both sides. What each
-round measured is kept in the JSON; tables and the plot are made of it.
+Every server runs on core 0, the load comes from core 1 (`workers`: all on all). A figure is the
+median of its rounds; a ratio is the median of the ratios of each round, so that a noisy minute hits
+both sides. What each round measured is kept in the JSON; tables and the plot are made of it.
 """
 
 from __future__ import annotations

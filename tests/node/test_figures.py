@@ -165,10 +165,11 @@ def test_prometheus_reads_it(make: Make, tmp_path: Path) -> None:
 
 
 def test_libraries_are_loaded_by_who_uses_them_only() -> None:
-    """Those of metrics and traces: memory and time of a small board."""
+    """Those of metrics and traces, and what several processes need: memory and time of a board."""
     script = (
         "import sys, edge.node.daemon\n"
-        "sys.exit(bool({'prometheus_client', 'opentelemetry'} & {*sys.modules}))"
+        "unused = {'prometheus_client', 'opentelemetry', 'edge.node.workers'}\n"
+        "sys.exit(bool(unused & {*sys.modules}))"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
 

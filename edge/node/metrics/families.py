@@ -151,18 +151,30 @@ FAMILIES = (
         "What one turn of the node's loop took at this scrape.",
         _of_node("loop_lag"),
     ),
+    Family(
+        "edge_workers_serving",
+        "gauge",
+        "Processes that serve HTTP, where there are several.",
+        _of_node("workers", "serving"),
+    ),
+    Family(
+        "edge_worker_restarts_total",
+        "counter",
+        "How often one of them was started anew.",
+        _of_node("workers", "restarts"),
+    ),
     Family("edge_store_bytes", "gauge", "Bundles on the disk.", _of_node("store", "used")),
     Family("edge_store_quota_bytes", "gauge", "What they may take.", _of_node("store", "quota")),
     Family(
         "edge_disk_read_bytes_total",
         "counter",
-        "What this process read from disks.",
+        "What the node read from disks.",
         _of_node("disk", "read"),
     ),
     Family(
         "edge_disk_written_bytes_total",
         "counter",
-        "What this process wrote to disks.",
+        "What the node wrote to disks.",
         _of_node("disk", "written"),
     ),
     Family(

@@ -10,19 +10,19 @@ from typing import Any
 
 from edge.invocation.admission import Budget
 
-__all__ = ["figures"]
+__all__ = ["figures", "spent"]
 
 _SELF = Path("/proc/self")
 
 
 def figures(budget: Budget) -> dict[str, Any]:
     """As `GET /v1/metrics` has them; those of several processes can be added up."""
-    return {
-        "cpu": round(time.process_time(), 3),
-        "memory": _memory(),
-        "pool": _pool(budget),
-        "disk": _disk(),
-    }
+    return {**spent(), "memory": _memory(), "pool": _pool(budget)}
+
+
+def spent() -> dict[str, Any]:
+    """Those of them that only grow."""
+    return {"cpu": round(time.process_time(), 3), "disk": _disk()}
 
 
 def _memory() -> dict[str, int | None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from socket import socket
@@ -42,11 +42,14 @@ _log = logging.getLogger("edge.node")
 
 @dataclass(slots=True)
 class _Known:
-    """What is known of one worker. `before`: of processor and disk, of those that ended."""
+    """What is known of one worker. `figures`: as they were asked for last; `spent`: of processor
+    and disk, as it said last; `before`: by those that ended.
+    """
 
     worker: Worker
     counts: Counts
     figures: dict[str, Any] | None = None
+    spent: dict[str, Any] | None = None
     before: dict[str, Any] | None = None
 
 
@@ -64,7 +67,7 @@ class Crew:
         self._sockets: list[tuple[socket, bool]] = []
         self._known = [self._made(n, meters) for n in range(2, settings.http.workers + 1)]
         self._told: set[tuple[Worker, asyncio.Future[Any]]] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._soaks: dict[int, Soak] = {}  # by the number of the version
 
     async def __aenter__(self) -> Self:
         return self
@@ -75,11 +78,11 @@ class Crew:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        tasks = set(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        for known in self._known:
+            await known.worker.close()
+        self._stop_listening()
+
+    def _stop_listening(self) -> None:
         for sock, _ in self._sockets:
             sock.close()
 
@@ -88,20 +91,18 @@ class Crew:
         started at first. True: TLS.
         """
         self._sockets += sockets
-        for known in self._known:
-            self._begin(known.worker.run(), f"worker {known.worker.number}")
-        for known in self._known:
-            await known.worker.tried()
+        async with asyncio.TaskGroup() as group:
+            for known in self._known:
+                group.create_task(known.worker.start())
 
     async def drain(self, timeout: float) -> None:
         """They accept no more and finish what is under way, at most `timeout` seconds; then they
         end.
         """
+        self._stop_listening()
         async with asyncio.TaskGroup() as group:
             for known in self._known:
                 group.create_task(known.worker.drain(timeout))
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_AT_ONCE)
 
     def notes(self) -> list[str]:
         """What an operator should know."""
@@ -137,6 +138,7 @@ class Crew:
                     known.counts.drop(name)
             else:
                 self._placed[name] = one
+                self._watch(*one)
             told[name] = None if one is None else self._place(*one)
         self._tell("place", told)
 
@@ -198,14 +200,13 @@ class Crew:
             records.take(message["log"])
             return
         number, outcomes = message["outcomes"]
-        for version, soak in tuple(self._placed.values()):
-            if soak is not None and self._versions[version][0] == number:
-                for good in outcomes:
-                    (soak.well if good else soak.ill)()
+        if (soak := self._soaks.get(number)) is not None:
+            for good in outcomes:
+                (soak.well if good else soak.ill)()
 
     def _looked(self, index: int, told: Mapping[str, Any]) -> None:
         known = self._known[index]
-        known.figures = told["process"]
+        known.spent = told["spent"]
         known.counts.take(told["components"])
 
     async def _refresh(self, known: _Known) -> None:
@@ -213,6 +214,7 @@ class Crew:
             answer = known.worker.ask("figures")
             await asyncio.wait((answer,), timeout=_FIGURES)
             if answer.done() and answer.exception() is None:
+                known.figures = answer.result()["process"]
                 self._looked(known.worker.number - 2, answer.result())
 
     # Each of them
@@ -231,10 +233,9 @@ class Crew:
         """What it had counted stays; its gauges are gone."""
         known = self._known[index]
         known.counts = Counts(meters, self._placed.__contains__)
-        if known.figures is not None:
-            last = {name: known.figures[name] for name in ("cpu", "disk")}
-            known.before = total([known.before, last]) if known.before else last
-            known.figures = None
+        spent = [one for one in (known.before, known.spent) if one is not None]
+        known.before = total(spent) if spent else None
+        known.figures = known.spent = None
         self._told = {(w, answer) for w, answer in self._told if w is not known.worker}
 
     def _opening(self, index: int) -> wire.Opening:
@@ -261,9 +262,17 @@ class Crew:
     def _place(self, version: Version, soak: Soak | None) -> wire.Place:
         return wire.Place(self._versions[version][0], watched=soak is not None)
 
+    def _watch(self, version: Version, soak: Soak | None) -> None:
+        number, _ = self._versions[version]
+        if soak is None:
+            self._soaks.pop(number, None)
+        else:
+            self._soaks[number] = soak
+
     def _retire(self, version: Version) -> None:
-        number, _ = self._versions.pop(version, (None, None))
-        if number is not None:
+        if version in self._versions:
+            number, _ = self._versions.pop(version)
+            self._soaks.pop(number, None)
             self._tell("retire", number)
 
     def _tell(self, verb: str, *arguments: Any) -> None:
@@ -277,11 +286,6 @@ class Crew:
         self._told.discard(told)
         if not answer.cancelled() and (error := answer.exception()) is not None:
             told[0].kill(str(error))
-
-    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 async def _in_time(worker: Worker, answer: asyncio.Future[Any]) -> Any:

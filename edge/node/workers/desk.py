@@ -117,17 +117,18 @@ class Desk:
                 group.create_task(server.drain(timeout))
 
     async def look(self) -> dict[str, Any]:
-        """Whether guests run here, and its figures. Raises EdgeError."""
+        """Whether guests run here, and what was counted. Raises EdgeError."""
         if self._test is None:
             self._test = await SelfTest.prepare(self._node)
         await self._test()
-        return await self.figures()
+        return self._counted()
 
     async def figures(self) -> dict[str, Any]:
-        return {
-            "process": await asyncio.to_thread(process.figures, self._node.shared.budget),
-            "components": counts.counted(self._node.meters),
-        }
+        own = await asyncio.to_thread(process.figures, self._node.shared.budget)
+        return {"process": own, **self._counted()}
+
+    def _counted(self) -> dict[str, Any]:
+        return {"spent": process.spent(), "components": counts.counted(self._node.meters)}
 
     def holds(self, here: Any, there: Any) -> bool:
         """See `edge.platform.ends`."""

@@ -57,6 +57,15 @@ async def _run(control: socket.socket) -> None:
     opening: wire.Opening = pickle.loads(message)  # noqa: S301
     told = _Told(writer)
     logging.basicConfig(level=opening.level, handlers=[Forward(told.log)])
+    try:
+        await _work(opening, reader, told)
+    except Exception:
+        _log.exception("worker: cannot go on")
+        await writer.drain()
+        sys.exit(1)
+
+
+async def _work(opening: wire.Opening, reader: asyncio.StreamReader, told: _Told) -> None:
     async with AsyncExitStack() as stack:
         node = await _open(stack, opening.settings)
         servers = await asyncio.to_thread(_servers, opening.settings.http, opening.sockets)

@@ -58,18 +58,39 @@ class Worker:
         self._process: Process | None = None
         self._tried = asyncio.Event()
         self._draining: bool = False
+        self._running: asyncio.Task[None] | None = None
 
     @property
     def open(self) -> bool:
         """It knows what it began with, and hears what changes."""
         return self._writer is not None
 
-    async def tried(self) -> None:
-        """Until it serves, or could not be started at first."""
+    async def start(self) -> None:
+        """Keeps one running from now on. Returns when it serves, or could not be started."""
+        self._running = asyncio.get_running_loop().create_task(
+            self._run(), name=f"worker {self.number}"
+        )
         await self._tried.wait()
 
-    async def run(self) -> None:
-        """Keeps one running until it is drained, or this is cancelled."""
+    async def close(self) -> None:
+        """Ends it, with all that is under way."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait((self._running,))
+
+    async def drain(self, seconds: float) -> None:
+        """It takes no more requests, finishes those under way and ends."""
+        self._draining = True
+        if self._running is None or self._writer is None:
+            await self.close()
+            return
+        with suppress(EdgeError):
+            await self.answer(self.ask("drain", seconds), seconds + _END)
+        if self._writer is not None:
+            self._writer.close()
+        await asyncio.wait((self._running,))
+
+    async def _run(self) -> None:
         pause = _PAUSE
         while True:
             began = time.monotonic()
@@ -102,22 +123,16 @@ class Worker:
             await asyncio.wait((answer,), timeout=seconds / 2)
         if not answer.done():
             answer.cancel()
-            self.kill(f"has not answered for {seconds:.0f} s")
-            raise EdgeError(f"worker {self.number}: has not answered for {seconds:.0f} s")
+            error = EdgeError(f"worker {self.number}: has not answered for {seconds:.0f} s")
+            self.kill(error.message)
+            raise error
         return answer.result()
 
     def kill(self, reason: str) -> None:
-        if self._process is not None and self._process.returncode is None:
-            _log.error("worker %d: %s: it is killed", self.number, reason)
+        """It is started anew, unless it has ended already."""
+        if self._writer is not None and self._process is not None:
+            _log.error("%s: it is killed", reason)
             self._process.kill()
-
-    async def drain(self, seconds: float) -> None:
-        """It takes no more requests and finishes those under way; then it ends."""
-        self._draining = True
-        with suppress(EdgeError):
-            await self.answer(self.ask("drain", seconds), seconds + _END)
-        if self._writer is not None:
-            self._writer.close()
 
     # One process
 
@@ -127,11 +142,21 @@ class Worker:
         try:
             with theirs:
                 self._process = process = await _spawn(theirs, self._opening().sockets)
-            reader, writer = await asyncio.open_unix_connection(sock=ours)
-        except OSError as exc:
+        except BaseException as exc:
             ours.close()
+            if not isinstance(exc, OSError):
+                raise
             self._tried.set()
             return f"cannot be started: {exc.strerror or exc}"
+        try:
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
+            await self._heard(reader, writer)
+        finally:
+            await self._gone(process)
+        return _reason(process)
+
+    async def _heard(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Until it hangs up."""
         working = asyncio.get_running_loop().create_task(
             self._work(writer), name=f"worker {self.number} at work"
         )
@@ -140,8 +165,8 @@ class Worker:
         finally:
             working.cancel()
             await asyncio.wait((working,))
-            await self._gone(process, writer)
-        return _reason(process)
+            self._writer, self.serving = None, False
+            writer.close()
 
     async def _work(self, writer: asyncio.StreamWriter) -> None:
         """Until it is cancelled, because the worker has ended."""
@@ -149,7 +174,7 @@ class Worker:
         wire.send(writer, pickle.dumps(self._opening()))
         self._writer = writer
         self.starts += 1
-        with suppress(EdgeError):
+        try:
             await self.answer(self.ask("listen"), _START)
             self.serving = True
             _log.info("worker %d serves, process %d", self.number, self._pid)
@@ -157,6 +182,8 @@ class Worker:
             while True:
                 await asyncio.sleep(_EVERY)
                 self._looked(await self.answer(self.ask("look"), _ANSWER))
+        except EdgeError as error:
+            self.kill(error.message)
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         while (message := await wire.receive(reader)) is not None:
@@ -172,9 +199,7 @@ class Worker:
             else:
                 answer.set_result(told["value"])
 
-    async def _gone(self, process: Process, writer: asyncio.StreamWriter) -> None:
-        self._writer, self.serving = None, False
-        writer.close()
+    async def _gone(self, process: Process) -> None:
         for answer in self._asked.values():
             if not answer.done():
                 answer.set_exception(EdgeError(f"worker {self.number}: has ended"))
