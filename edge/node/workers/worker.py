@@ -182,22 +182,29 @@ class Worker:
             while True:
                 await asyncio.sleep(_EVERY)
                 self._looked(await self.answer(self.ask("look"), _ANSWER))
-        except EdgeError as error:
-            self.kill(error.message)
+        except Exception as error:  # an EdgeError, or figures that are none: guests run there
+            self.kill(str(error))
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         while (message := await wire.receive(reader)) is not None:
-            told = json.loads(message)
-            if "answer" not in told:
-                self._told(told)
-                continue
-            answer = self._asked.pop(told["answer"])
-            if answer.done():  # nobody waits any more
-                continue
-            if "error" in told:
-                answer.set_exception(wire.error_of(told["error"], f"worker {self.number}"))
-            else:
-                answer.set_result(told["value"])
+            try:
+                self._take(json.loads(message))
+            except Exception:  # whatever it says: guests run there
+                _log.exception("worker %d: what it says cannot be understood", self.number)
+                self.kill(f"worker {self.number}: is not to be trusted")
+                return
+
+    def _take(self, told: dict[str, Any]) -> None:
+        if "answer" not in told:
+            self._told(told)
+            return
+        answer = self._asked.pop(told["answer"])
+        if answer.done():  # nobody waits any more
+            return
+        if "error" in told:
+            answer.set_exception(wire.error_of(told["error"], f"worker {self.number}"))
+        else:
+            answer.set_result(told["value"])
 
     async def _gone(self, process: Process) -> None:
         for answer in self._asked.values():
