@@ -19,7 +19,8 @@ BOOTS = sized(5, 1)
 # A minute after the beginning of time.
 MOMENT = 60.0
 
-CONFIG = '[sync]\ninterval = "1s"\nsoak = "0s"\n'
+# Without a page: its port may be that of another node here.
+CONFIG = '[page]\nlisten = ""\n[sync]\ninterval = "1s"\nsoak = "0s"\n'
 
 
 def mounted(host: str) -> str:
