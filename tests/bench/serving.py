@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
+import select
+import socket
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
@@ -11,7 +13,6 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from build import guests
-from load import CORE as LOAD_CORE
 from load import Result, load
 from servers import Server, aiohttp_bare, edge, wasmtime_serve
 
@@ -124,7 +125,7 @@ def neighbours(rounds: int, seconds: int) -> Iterator[Row]:
         rate = load(server.url("/full"), max(2, seconds)).rate / 2
         for _ in range(rounds):
             alone.append(load(server.url("/half"), seconds, rate=rate))
-            with computing(server.url("/beside/")):
+            with computing(server.port, "/beside/"):
                 beside.append(load(server.url("/half"), seconds, rate=rate))
     no_failures("neighbours", [alone, beside])
     for what in ("p50", "p99"):
@@ -140,16 +141,17 @@ def neighbours(rounds: int, seconds: int) -> Iterator[Row]:
 
 
 @contextmanager
-def computing(url: str) -> Iterator[None]:
+def computing(port: int, path: str) -> Iterator[None]:
     """Requests under way of guests that do not end by themselves."""
-    command = ["taskset", "-c", LOAD_CORE, "curl", "-s", "--parallel", "--parallel-immediate"]
-    clients = subprocess.Popen(
-        [*command, *[url] * NEIGHBOURS], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
+    with ExitStack() as stack:
+        clients = []
+        for _ in range(NEIGHBOURS):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            # Ends with a reset: who only says no more may still wait for an answer.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.sendall(f"GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n".encode())
+            clients.append(client)
         yield
-        if clients.poll() is not None:
-            raise RuntimeError(f"{url}: the guests did not compute all the time")
-    finally:
-        clients.kill()
-        clients.wait()
+        ended, _, _ = select.select(clients, [], [], 0)
+        if ended:
+            raise RuntimeError(f"{path}: the guests did not compute all the time")

@@ -36,7 +36,7 @@ from wat import assemble
 
 from edge.engine import types as wit
 from edge.engine._core import Call, Code, Instance, counters
-from edge.engine.drive import Lane, drive
+from edge.engine.drive import TURNS, Lane, drive
 from edge.engine.host import Err, Ok, Trap
 from edge.engine.types import Primitive
 
@@ -461,6 +461,28 @@ async def driven(made: Instance, lane: Lane, name: str, *args: object) -> Any:
         return call.result if call.poll() else await drive(call, lane)
     finally:
         call.close()
+
+
+async def test_an_event_is_answered_between_two_slices() -> None:
+    lane = Lane()
+    slices: list[str] = []
+    turns: list[int] = []
+
+    async def spin(name: str) -> None:
+        while len(slices) < 8:
+            await lane.turn()
+            slices.append(name)
+            turns.append(0)
+
+    async with asyncio.TaskGroup() as group:
+        for name in "ab":
+            group.create_task(spin(name))
+        while len(slices) < 8:
+            await asyncio.sleep(0)
+            if turns:
+                turns[-1] += 1
+    assert slices[:8] == list("abababab")
+    assert min(turns[:7]) >= TURNS, turns
 
 
 async def test_many_guests_wait_at_once() -> None:
