@@ -15,7 +15,7 @@ from edge.engine._core import Call
 # come meanwhile. With a slice in each of them it would wait for as many slices.
 TURNS: Final = 8
 
-# Seconds after which the next slice comes all the same: guests that compute have a fifth of the time.
+# Seconds after which the next slice comes all the same: a fifth of the time is for who computes.
 _SHARE: Final = 0.01
 
 
