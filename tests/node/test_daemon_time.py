@@ -20,7 +20,8 @@ async def test_the_time_is_kept_soon_after_the_clock_was_set(
 ) -> None:
     wall = [0.0]  # a board without a battery
     clock = TrustedClock(tmp_path / "clock", wall=lambda: wall[0], built=1.8e9)
-    others = dict.fromkeys(("applications", "fleet", "guests", "services", "store", "sync"))
+    names = ("applications", "crew", "fleet", "guests", "services", "store", "sync")
+    others = dict.fromkeys(names)
     parts: Any = SimpleNamespace(clock=clock, **others)
     node = daemon.Daemon(lambda: (config.Daemon(), ()), config.Daemon(), (), parts)
     assert daemon._TIME_LOOK <= 600
