@@ -72,10 +72,12 @@ def send(writer: asyncio.StreamWriter, message: bytes) -> None:
         writer.write(_LENGTH.pack(len(message)) + message)
 
 
-async def receive(reader: asyncio.StreamReader) -> bytes | None:
-    """The next message; None: the other side is gone."""
+async def receive(reader: asyncio.StreamReader, most: int | None = None) -> bytes | None:
+    """The next message; None: the other side is gone. Raises ValueError beyond `most` bytes."""
     try:
         (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+        if most is not None and length > most:
+            raise ValueError(f"a message of {length} bytes")
         return await reader.readexactly(length)
     except (asyncio.IncompleteReadError, ConnectionError):
         return None

@@ -31,6 +31,8 @@ _EVERY, _ANSWER = 5.0, 10.0
 _PAUSE, _LONGEST_PAUSE, _SERVED = 0.1, 30.0, 60.0
 # Seconds for a process to end by itself after it was told to, and after it has hung up.
 _END, _LAST = 10.0, 1.0
+# Bytes of what it says at once: the figures of 100,000 components.
+_MOST = 64 << 20
 
 _log = logging.getLogger("edge.node")
 
@@ -186,8 +188,10 @@ class Worker:
             self.kill(str(error))
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
-        while (message := await wire.receive(reader)) is not None:
+        while True:
             try:
+                if (message := await wire.receive(reader, _MOST)) is None:
+                    return
                 self._take(json.loads(message))
             except Exception:  # whatever it says: guests run there
                 _log.exception("worker %d: what it says cannot be understood", self.number)
