@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,20 +68,36 @@ async def _running(
     environ: Mapping[str, str] | None,
     output: IO[bytes] | None,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        cwd=cwd,
-        env={**os.environ, **(environ or {})},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=2 if output is None else output,
-        stderr=2 if output is None else output,
-        start_new_session=True,  # a shell's children end with it
+    process = await _started(
+        asyncio.create_subprocess_exec(
+            *command,
+            cwd=cwd,
+            env={**os.environ, **(environ or {})},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=2 if output is None else output,
+            stderr=2 if output is None else output,
+            start_new_session=True,  # a shell's children end with it
+        )
     )
     try:
         yield process
     finally:
         if process.returncode is None:
             await _end_all(process)
+
+
+async def _started(
+    starting: Coroutine[None, None, asyncio.subprocess.Process],
+) -> asyncio.subprocess.Process:
+    """Its process. Cancelled while it starts, asyncio kills the program, and not its children."""
+    task = asyncio.get_running_loop().create_task(starting, name="command")
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        if not task.cancelled() and not task.exception():
+            await _end_all(task.result())
+        raise
 
 
 async def _end_all(process: asyncio.subprocess.Process) -> None:

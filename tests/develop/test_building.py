@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -319,6 +320,34 @@ async def test_a_cancelled_command_ends_with_all_it_started(tmp_path: Path) -> N
     with pytest.raises(asyncio.CancelledError):
         await task
     await asyncio.to_thread(_gone, pid)
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_command_cancelled_while_it_starts_ends_too(turns: int, tmp_path: Path) -> None:
+    """However far asyncio has come: its own way kills the shell, and not what that has started."""
+    task = asyncio.get_running_loop().create_task(
+        commands.run(("/bin/sh", "-c", "sleep 600 & wait"), environ={"MARK": str(tmp_path)})
+    )
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    time.sleep(0.1)  # noqa: ASYNC251 - the shell goes on, and the loop does not
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    end = time.monotonic() + PATIENCE
+    while running := _marked(str(tmp_path)):
+        assert time.monotonic() < end, f"still run: {running}"
+        await asyncio.sleep(0.01)
+
+
+def _marked(mark: str) -> list[str]:
+    """What runs with this in its environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if f"MARK={mark}\0".encode() in path.read_bytes():
+                found.append(path.parent.name)
+    return found
 
 
 def _pid(path: Path) -> int:
