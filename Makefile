@@ -71,10 +71,11 @@ test-lab: $(VENV)/.stamp guests lint-ansible
 	@.ci/packages lab
 	$(BIN)/pytest tests/lab $(ARGS)
 
-# What an image is made of, and machines that boot it: builds images where there are none. Root.
+# What an image is made of, and machines that boot it: builds packages and images where there are none. Root.
 test-image: $(VENV)/.stamp guests
 	@.ci/packages test
 	@.ci/packages image
+	@ls dist/edge_*+deb13_*.deb >/dev/null 2>&1 || $(MAKE) --no-print-directory debs ARGS="--suite trixie"
 	EDGE_IMAGE=full $(BIN)/pytest tests/image $(ARGS)
 
 # The Debian packages, into dist/: ARGS="--suite trixie --arch arm64" builds one. Needs root.

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,14 @@ class Lab:
         return self.folder / "venv" / "bin" / "python"
 
     @property
-    def extension(self) -> Path:
+    def extensions(self) -> Path:
+        """A tree with the compiled modules, each where its package has it."""
+        return self.folder / "extensions"
+
+    def compiled(self, module: str) -> Path:
         tag = self.version.replace(".", "")
-        return self.folder / f"_core.cpython-{tag}-aarch64-linux-gnu.so"
+        path = self.extensions.joinpath(*module.split("."))
+        return path.with_name(f"{path.name}.cpython-{tag}-aarch64-linux-gnu.so")
 
 
 def main() -> int:
@@ -84,7 +90,7 @@ def main() -> int:
     once(emulator, "emulator", lambda: make_emulator(emulator, options.mirror))
     once(lab.root, f"Debian {lab.suite} arm64", lambda: make_root(lab), *PACKAGES)
     once(lab.packages, "wheels", lambda: make_packages(lab), *requirements())
-    once(lab.extension, "extension", lambda: make_extension(lab), *extension_sources())
+    once(lab.extensions, "extensions", lambda: make_extensions(lab), *extension_sources())
     make_environment(lab, emulator)
     return test(lab, options, rest if names_tests(rest) else ["tests/engine", *rest])
 
@@ -213,29 +219,38 @@ def pyproject() -> dict[str, Any]:
     return tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 
 
+def ext_modules() -> list[dict[str, Any]]:
+    return list(pyproject()["tool"]["setuptools"]["ext-modules"])
+
+
 def extension_sources() -> list[str]:
-    """Texts that the compiled extension depends on."""
-    engine = REPOSITORY / "edge" / "engine"
-    files = (
-        file for pattern in ("*.pyx", "*.pxi", "*.pxd", "*.h") for file in engine.glob(pattern)
-    )
-    return [*compile_arguments(), *(file.read_text() for file in sorted(files))]
+    """Texts that the compiled modules depend on."""
+    package = REPOSITORY / "edge"
+    files = {
+        *(file for name in ("*.pyx", "*.pxi", "*.pxd", "*.h") for file in package.rglob(name)),
+        *(REPOSITORY / source for extension in ext_modules() for source in extension["sources"]),
+    }
+    return [repr(ext_modules()), *(file.read_text() for file in sorted(files))]
 
 
-def compile_arguments() -> list[str]:
-    (extension,) = pyproject()["tool"]["setuptools"]["ext-modules"]
-    return list(extension["extra-compile-args"])
-
-
-def make_extension(lab: Lab) -> None:
+def make_extensions(lab: Lab) -> None:
     """By Debian's cross compiler, with the headers of the root: not this machine's."""
-    source = lab.folder / "_core.c"
+    shutil.rmtree(lab.extensions, ignore_errors=True)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda extension: make_extension(lab, extension), ext_modules()))
+
+
+def make_extension(lab: Lab, extension: dict[str, Any]) -> None:
+    target = lab.compiled(extension["name"])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source = target.with_suffix(".c")
     include = lab.root / "usr/include"
-    run([sys.executable, "-m", "cython", "-3", "edge/engine/_core.pyx", "-o", source])
+    run([sys.executable, "-m", "cython", "-3", *extension["sources"], "-o", source])
     command = ["aarch64-linux-gnu-gcc", "-shared", "-fPIC", "-fwrapv", "-DNDEBUG"]
     headers = [include, include / "aarch64-linux-gnu", include / f"python{lab.version}"]
     command += [f"-I{folder}" for folder in [*headers, REPOSITORY / "edge/engine"]]
-    run([*command, *compile_arguments(), source, "-o", lab.extension])
+    run([*command, *extension["extra-compile-args"], source, "-o", target])
+    source.unlink()
 
 
 def make_environment(lab: Lab, emulator: Path) -> None:
@@ -255,7 +270,9 @@ def make_environment(lab: Lab, emulator: Path) -> None:
     shutil.copytree(
         REPOSITORY / "edge", installed, ignore=shutil.ignore_patterns("*.so", "*.c", "__pycache__")
     )
-    shutil.copy(lab.extension, installed / "engine")
+    for extension in ext_modules():
+        compiled = lab.compiled(extension["name"])
+        shutil.copy(compiled, lab.packages / compiled.parent.relative_to(lab.extensions))
 
 
 def write_program(path: Path, script: str) -> None:
