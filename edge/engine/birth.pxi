@@ -16,6 +16,8 @@ cdef enum:
     # for all of its memory.
     RUNS_MAX = 64
     OTHERS_MAX = 1024
+    CALM = 16                   # events after which a page that none of them changed is the image's again
+    DIFFERS = 255               # what the image has there is something else
 
 
 cdef uint64_t global_value(wasmtime_val_t* value) noexcept:
@@ -31,6 +33,7 @@ cdef class Birth:
     cdef object __weakref__
     cdef uint32_t* pages        # in rising order
     cdef uint8_t* bytes         # of these pages
+    cdef uint8_t* calm          # for how many events nobody changed each of them
     cdef uint64_t* values       # of the globals that code sets
     cdef Py_ssize_t count
     cdef uint64_t size          # of the memory
@@ -56,6 +59,7 @@ cdef class Birth:
         if self.count * self.page > BROUGHT_MAX:
             return False
         self.bytes = <uint8_t*>malloc(self.count * self.page + 1)
+        self.calm = <uint8_t*>calloc(self.count + 1, 1)
         for index in range(self.count):
             memcpy(self.bytes + index * self.page, base + self.pages[index] * self.page, self.page)
         self.values = <uint64_t*>malloc((len(instance.code.globals) + 1) * sizeof(uint64_t))
@@ -130,12 +134,33 @@ cdef class Birth:
                 instance.set_global(instance.code.globals[index], self.values[index])
         return True
 
-    cdef void give_back(self, uint8_t* base, Py_ssize_t known) noexcept:
+    cdef int give_back(self, uint8_t* base, Py_ssize_t known) noexcept:
+        """A pool's slot has pages of its own where guests write nothing: comparing them takes longer than the guest."""
         cdef uint8_t* page = base + self.pages[known] * self.page
-        if memcmp(page, self.bytes + known * self.page, self.page):
-            memcpy(page, self.bytes + known * self.page, self.page)
+        cdef uint8_t* before = self.bytes + known * self.page
+        cdef uint8_t* calm = self.calm + known
+        if memcmp(page, before, self.page):
+            memcpy(page, before, self.page)
+            calm[0] = DIFFERS if calm[0] == DIFFERS else 0
+        elif calm[0] != DIFFERS:
+            calm[0] += 1
+            if calm[0] == CALM:
+                calm[0] = 0
+                self.let_go(page, before, calm)
+        return 0
+
+    cdef int let_go(self, uint8_t* page, const uint8_t* before, uint8_t* calm) noexcept:
+        if madvise(page, self.page, MADV_DONTNEED) != 0:
+            calm[0] = DIFFERS
+        elif memcmp(page, before, self.page):
+            memcpy(page, before, self.page)
+            calm[0] = DIFFERS
+        else:
+            madvise(page, self.page, MADV_DONTNEED)     # looking at it has brought a page of zeros
+        return 0
 
     def __dealloc__(self):
         free(self.pages)
         free(self.bytes)
+        free(self.calm)
         free(self.values)

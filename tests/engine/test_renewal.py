@@ -118,6 +118,26 @@ def test_a_page_that_no_event_wrote_before(made: Make) -> None:
             assert instance.renew(None)
 
 
+def test_pages_that_many_events_left_alone_are_still_what_they_were(made: Make) -> None:
+    """They become the image's again, but where it has something else: what the start wrote."""
+    body = """(func $start (i32.store (i32.const 90000) (i32.const 50))) (start $start)
+      (func (export "go") (param i32) (result i32)
+        (i32.load (local.get 0))
+        (if (local.get 0) (then (i32.store (local.get 0) (i32.const 99)))))"""
+    code = code_of(
+        body, data='(data (i32.const 250000) "\\e8\\03") (data (i32.const 40000) "\\07")'
+    )
+    first, second = made(code), made(code)
+    for place, expected in ((64, 0), (40_000, 7), (70_000, 0), (90_000, 50), (250_000, 1000)):
+        for instance in (first, second):
+            for _ in range(40):
+                assert run(instance, "go", 0) == 0
+                assert instance.renew(None)
+            for _ in range(2):
+                assert run(instance, "go", place) == expected
+                assert instance.renew(None)
+
+
 class Thing:
     dropped = 0
 
