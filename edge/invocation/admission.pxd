@@ -9,6 +9,7 @@ cdef class Budget:
 
     cpdef bint fits(self, Gate gate) except -1
     cpdef bint take(self, Gate gate) except -1
+    cpdef keep(self, spare)
     cpdef give(self, Gate gate)
     cpdef serve(self)
     cpdef _begin_turn(self)

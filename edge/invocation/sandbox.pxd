@@ -1,4 +1,4 @@
-from edge.invocation.admission cimport Gate
+from edge.invocation.admission cimport Budget, Gate
 from edge.invocation.meter cimport Meter
 from edge.wasi.context cimport Context
 
@@ -16,6 +16,7 @@ cdef class Sandboxes:
     cdef public object component, profile, node, report
     cdef public Meter meter
     cdef public Gate gate
+    cdef Budget _budget
     cdef public object _ids, _idle, _ready, _refill, _cooling, _printing
     cdef public double _cost, _last
     cdef public bint _closed, _connected

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import monotonic
 
 from edge.application.options import Options
 from edge.engine._core import Instance
@@ -136,6 +137,7 @@ class Sandboxes:
         self.component = component
         self.profile = profile
         self.node = node
+        self._budget = node.budget
         self.meter = meter or Meter()
         self.meter.places.add(self)
         options = profile.options
@@ -151,7 +153,7 @@ class Sandboxes:
         self._idle: deque[Sandbox] = deque()  # reused ones, between two events
         self._ready: deque[Sandbox] = deque()  # made ahead, or as if they were made just now
         self._cost = 0.0  # seconds of the last instantiation
-        self._last = 0.0  # when the last event came, loop time
+        self._last = 0.0  # when the last event came, of the monotonic clock
         self._refill: asyncio.Handle | None = None
         self._cooling: asyncio.TimerHandle | None = None
         self._closed = False
@@ -203,7 +205,7 @@ class Sandboxes:
         there is no place for it."""
         if self._idle or self._ready:
             sandbox = self._idle.pop() if self._idle else self._ready.popleft()
-            self.node.budget.give(self.gate)
+            self._budget.give(self.gate)
         else:
             sandbox = self._make()
         sandbox.id = next(self._ids)
@@ -221,7 +223,7 @@ class Sandboxes:
         ):
             sandbox.end()
             self._idle.append(sandbox)
-            self.node.budget.keep(self)
+            self._budget.keep(self)
             self._stay_warm()
         elif not self._renew(sandbox):
             sandbox.close()
@@ -244,11 +246,11 @@ class Sandboxes:
                 handle.cancel()
         self._cool(force=True)
         self.report.close()
-        self.node.budget.spares.pop(self, None)
+        self._budget.spares.pop(self, None)
 
     def _renew(self, sandbox: Sandbox) -> bool:
         """Whether its instance is as it was made, for another event."""
-        if self._closed or self.node.budget.line:
+        if self._closed or self._budget.line:
             return False
         fresh = Sandbox(self, sandbox.instance)
         try:
@@ -258,7 +260,7 @@ class Sandboxes:
             sandbox.close()
             raise
         sandbox.end()
-        self.node.budget.keep(self)
+        self._budget.keep(self)
         self._stay_warm()
         # Last: from here on it is another's. What ran last is in the processor's caches.
         self._ready.appendleft(fresh)
@@ -283,14 +285,13 @@ class Sandboxes:
 
     def _stay_warm(self) -> None:
         """What is kept is kept for a while from now."""
-        loop = asyncio.get_running_loop()
-        self._last = loop.time()
+        self._last = monotonic()
         if self._cooling is None:
-            self._cooling = loop.call_later(HOT, self._cool)
+            self._cooling = asyncio.get_running_loop().call_later(HOT, self._cool)
 
     def _fill(self) -> None:
         self._refill = None
-        budget = self.node.budget
+        budget = self._budget
         full = len(self._ready) >= AHEAD
         if self._closed or full or budget.line or not budget.fits(self.gate):
             return
@@ -306,12 +307,11 @@ class Sandboxes:
     def _cool(self, *, force: bool = False) -> None:
         self._cooling = None
         if not force:
-            loop = asyncio.get_running_loop()
-            if (left := self._last + HOT - loop.time()) > 0:
-                self._cooling = loop.call_later(left, self._cool)
+            if (left := self._last + HOT - monotonic()) > 0:
+                self._cooling = asyncio.get_running_loop().call_later(left, self._cool)
                 return
         while self.release():
-            self.node.budget.give(self.gate)
+            self._budget.give(self.gate)
 
 
 def _left_nothing(instance: Instance) -> bool:

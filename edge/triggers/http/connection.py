@@ -93,12 +93,14 @@ class Connection(Intake):
             self._closing = True
             self.flush()
             self._bound_output()
+            self._direct = -1
             return False
         self._wait(self._settings.half_closed_timeout)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
+        self._direct = -1
         if self._gathering is not None:
             self._gathering.cancel()
         self._deadlines.discard(self)

@@ -7,8 +7,10 @@ Knows nothing of HTTP; what the bytes mean is the business of the Connection bui
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from edge.triggers.http.deadlines import NEVER
@@ -44,6 +46,8 @@ class Line:
         self._deadlines = server.connections
         self._outbox = server.outbox
         self._outgoing = b""  # sent at the end of this turn of the loop
+        self._direct = -1  # the socket to write to; -1: by the transport alone
+        self._behind = False  # the transport may hold some of what was sent
         self.input_by = self.output_by = NEVER
         self._reading = True
         self._congested = False
@@ -60,6 +64,8 @@ class Line:
         self._client = _address(transport.get_extra_info("peername"))
         self._local = _address(transport.get_extra_info("sockname"))
         self._scheme = "https" if transport.get_extra_info("sslcontext") else "http"
+        if self._scheme == "http":
+            self._direct = transport.get_extra_info("socket").fileno()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer
@@ -78,7 +84,13 @@ class Line:
         """How many bytes of ROOM are free; 0 until the client has taken most of it."""
         if self._congested:
             return 0
-        return ROOM - self._transport.get_write_buffer_size() - len(self._outgoing)
+        return ROOM - self._buffered() - len(self._outgoing)
+
+    def _buffered(self) -> int:
+        """How many bytes the transport holds."""
+        size = self._transport.get_write_buffer_size() if self._behind else 0
+        self._behind = size > 0
+        return size
 
     def send(self, data: bytes) -> None:
         if self._outgoing:
@@ -93,9 +105,20 @@ class Line:
 
     def flush(self) -> None:
         data, self._outgoing = self._outgoing, b""
+        if data and self._direct >= 0 and not self._buffered():
+            data = self._write(data)
         # A guest may go on for a while after a write has failed; asyncio would log each of its own.
         if data and not self._transport.is_closing():
+            self._behind = True
             self._transport.write(data)
+
+    def _write(self, data: bytes) -> bytes:
+        """What the socket does not take at once: what most replies need, without asyncio's way."""
+        try:
+            sent = os.write(self._direct, data)
+        except OSError:  # asyncio meets it, too, and knows what to do
+            return data
+        return b"" if sent == len(data) else data[sent:]
 
     def _read_on(self, *, wanted: bool) -> None:
         # After the end of input asyncio has no reader, and resuming would add one.
@@ -142,11 +165,13 @@ class Line:
         self.input_by = NEVER
         self.flush()
         self._bound_output()
+        self._direct = -1
         self._transport.close()
 
     def cut(self) -> None:
         """End it so that the client sees that something is missing."""
         self._closing = True
+        self._direct = -1
         sock: socket.socket | None = self._transport.get_extra_info("socket")
         if sock is not None and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -163,19 +188,19 @@ class Line:
 
     def _wait(self, seconds: float) -> None:
         """For the client to send."""
-        self.input_by = self._loop.time() + seconds
+        self.input_by = monotonic() + seconds
         if self.input_by < self._deadlines.look_at:
             self._deadlines.watch(self.input_by)
 
     def _bound_output(self) -> None:
         """For the client to take some of what is buffered."""
-        self._unsent = self._transport.get_write_buffer_size()
-        self.output_by = self._loop.time() + self._settings.write_timeout
+        self._unsent = self._buffered()
+        self.output_by = monotonic() + self._settings.write_timeout
         self._deadlines.watch(self.output_by)
 
     def expire(self, now: float) -> None:
         if self.output_by <= now:
-            if 0 < self._unsent <= self._transport.get_write_buffer_size():
+            if 0 < self._unsent <= self._buffered():
                 self.cut()
                 return
             self._bound_output()

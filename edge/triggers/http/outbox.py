@@ -8,6 +8,7 @@ woken once for each reply costs both sides more than the reply. Knows neither HT
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import Final, Protocol
 
 # Seconds a reply may wait for others of its turn: guests that compute may make a turn long.
@@ -42,14 +43,14 @@ class Outbox:
     def add(self, sender: Sender) -> None:
         """Flush `sender` at the end of this turn, or block."""
         if not self._senders:
-            self._since = self._loop.time()
+            self._since = monotonic()
             if not self._held:
                 self._loop.call_soon(self.flush)
         self._senders.append(sender)
 
     def hasten(self) -> None:
         """More work is about to begin: what has waited long enough leaves before it."""
-        if self._senders and self._loop.time() - self._since > PATIENCE:
+        if self._senders and monotonic() - self._since > PATIENCE:
             self.flush()
 
     def flush(self) -> None:

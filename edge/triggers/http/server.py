@@ -10,6 +10,7 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from email.utils import formatdate
 from mmap import mmap
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self
 from weakref import WeakSet
@@ -203,7 +204,7 @@ class HttpServer:
 
     def date(self) -> bytes:
         """The line of the Date header, at most a second old."""
-        now = self.loop.time()
+        now = monotonic()
         if now >= self._date_until:
             self._date = f"date: {formatdate(usegmt=True)}\r\n".encode()
             self._date_until = now + 1
