@@ -306,10 +306,9 @@ class Sandboxes:
 
     def _cool(self, *, force: bool = False) -> None:
         self._cooling = None
-        if not force:
-            if (left := self._last + HOT - monotonic()) > 0:
-                self._cooling = asyncio.get_running_loop().call_later(left, self._cool)
-                return
+        if not force and (left := self._last + HOT - monotonic()) > 0:
+            self._cooling = asyncio.get_running_loop().call_later(left, self._cool)
+            return
         while self.release():
             self._budget.give(self.gate)
 
