@@ -29,6 +29,9 @@ ASKED = 200
 PROCESSES = 20
 # Seconds after a start until what it left to do is done, and of which wake-ups are counted.
 SETTLED, WATCHED = 2, 60
+# Applications in Python that take turns, the memory that an instance reserves, and what there is for
+# all of them: four instances, or one of each.
+TURNS, ROUNDS, RESERVED, SHORT = 20, 10, 64, 4
 # What a node imports before it can do anything.
 IMPORT = "import edge.cli.run, edge.node.daemon"
 
@@ -45,6 +48,16 @@ component = "guest"
 
 [component.guest]
 source = "../../guest{binary}.wasm"
+"""
+
+MEMORY = """
+[component.guest.tool.edge]
+memory = "{memory}MiB"
+"""
+
+LIMITS = """
+[limits]
+memory = "{memory}MiB"
 """
 
 CONFIG = """
@@ -67,8 +80,8 @@ mount = "/a{number}"
 """
 
 
-def rows(wasm: Path, rounds: int) -> Iterator[Row]:
-    """`wasm`: a small guest that answers any request."""
+def rows(wasm: Path, python: Path, rounds: int) -> Iterator[Row]:
+    """`wasm`: a small guest that answers any request; `python`: one that is kept ready."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         _binaries(wasm, folder)
@@ -78,6 +91,31 @@ def rows(wasm: Path, rounds: int) -> Iterator[Row]:
         each = _each(folder, rounds)
         for count, times in ((1000, min(rounds, 3)), (10_000, 1)):
             yield from _many(folder / f"n{count}", count, times, empty, each)
+    yield from _pressed(python, min(rounds, 3))
+
+
+def _pressed(python: Path, rounds: int) -> Iterator[Row]:
+    """Applications that take turns where not all of their instances have room: who asks gets the
+    place of one that was kept ready, and somebody else's is made anew.
+    """
+    short: list[list[float]] = []
+    roomy: list[list[float]] = []
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "guest0.wasm").write_bytes(python.read_bytes())
+        for places, times in ((SHORT, short), (4 * TURNS, roomy)):
+            config, port = _configured(folder / f"p{places}", TURNS, places * RESERVED)
+            for _ in range(rounds):
+                with _node(config, port, TURNS) as server:
+                    list(_asked(server, TURNS + 1))
+                    took = [t for _ in range(ROUNDS) for t in _asked(server, TURNS + 1)]
+                    times.append(sorted(took))
+    for what, at in (("p50", 50), ("p99", 99)):
+        pressed, free = ([took[len(took) * at // 100] for took in all] for all in (short, roomy))
+        yield (
+            f"{TURNS} Python applications in turn, room for {SHORT} instances, {what}", "ms",
+            {"edge": pressed, "awake": free},
+        )  # fmt: skip
 
 
 def _idle(folder: Path, count: int, rounds: int) -> Iterator[Row]:
@@ -171,14 +209,19 @@ def _binaries(wasm: Path, folder: Path) -> None:
         (folder / f"guest{number}.wasm").write_bytes(made)
 
 
-def _configured(folder: Path, count: int) -> tuple[Path, int]:
+def _configured(folder: Path, count: int, memory: int = 0) -> tuple[Path, int]:
+    """`memory`: MiB of all instances; each of them reserves RESERVED then, of one binary."""
     folder.mkdir()
     port = free_port()
     text = [CONFIG.format(folder=folder, port=port)]
+    if memory:
+        text.append(LIMITS.format(memory=memory))
     for number in range(count):
         app = folder / f"a{number}"
         app.mkdir()
-        manifest = MANIFEST.format(number=number, binary=number % BINARIES)
+        manifest = MANIFEST.format(number=number, binary=0 if memory else number % BINARIES)
+        if memory:
+            manifest += MEMORY.format(memory=RESERVED)
         (app / "spin.toml").write_text(manifest)
         text.append(ENTRY.format(number=number))
     config = folder / "edge.toml"

@@ -140,7 +140,7 @@ def messages(rounds: int, seconds: int) -> Iterator[Row]:
 
 def idle(rounds: int, _: int) -> Iterator[Row]:
     """A node with 100, 1,000 and 10,000 applications that nobody asks."""
-    yield from density.rows(guest("hello"), rounds)
+    yield from density.rows(guest("hello"), guest("python"), rounds)
 
 
 def shared(_: int, __: int) -> Iterator[Row]:
