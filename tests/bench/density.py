@@ -29,8 +29,8 @@ ASKED = 200
 PROCESSES = 20
 # Seconds after a start until what it left to do is done, and of which wake-ups are counted.
 SETTLED, WATCHED = 2, 60
-# Applications in Python that take turns, the memory that an instance reserves, and what there is for
-# all of them: four instances, or one of each.
+# Applications in Python that take turns, how often, the MiB that an instance reserves, and how many
+# of them have room.
 TURNS, ROUNDS, RESERVED, SHORT = 20, 10, 64, 4
 # What a node imports before it can do anything.
 IMPORT = "import edge.cli.run, edge.node.daemon"
