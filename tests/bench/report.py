@@ -49,6 +49,7 @@ CHOSEN = {
     "small guest: processor time of a request": "≤ 0.33 ×",
     "small guest: instructions of a request": "",
     "small guest, half load, p99": "≤ 1 ×",
+    "small guest, at half of the peer's, p99": "≤ 1 ×",
     "small guest, half load, 4 guests compute beside it, p99": "≤ alone + 4,000",
     "1 MiB up": "≥ 1 ×",
     "1 MiB down": "≥ 1 ×",

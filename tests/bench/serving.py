@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -76,7 +76,6 @@ def compared(
     with ExitStack() as stack:
         servers = {name: stack.enter_context(start()) for name, start in starts.items()}
         full: dict[str, list[Result]] = {name: [] for name in servers}
-        half: dict[str, list[Result]] = {name: [] for name in servers}
         cost: dict[str, list[float]] = {name: [] for name in servers}
         for server in servers.values():
             load(server.url("/warm"), 1, body)
@@ -89,15 +88,35 @@ def compared(
         yield row, "requests/s", {n: [r.rate for r in rs] for n, rs in full.items()}
         yield f"{row}: processor time of a request", "µs", cost
         if latency:
+            rates = {name: median(r.rate for r in rs) / 2 for name, rs in full.items()}
             # Each at half of its own rate: the wait that its users see on a day of half its load.
-            for number in range(rounds):
-                for name, server in in_turn(servers, number):
-                    rate = median(r.rate for r in full[name]) / 2
-                    half[name].append(load(server.url("/half"), seconds, body, rate))
-            for what in ("p50", "p99"):
-                figures = {n: [getattr(r, what) for r in rs] for n, rs in half.items()}
-                yield f"{row}, half load, {what}", "µs", figures
-    no_failures(row, [*full.values(), *half.values()])
+            yield from paced(f"{row}, half load", servers, rates, rounds, seconds, body)
+            # The same users with the one and the other.
+            same = dict.fromkeys(servers, rates["wasmtime serve"])
+            yield from paced(f"{row}, at half of the peer's", servers, same, rounds, seconds, body)
+    no_failures(row, full.values())
+
+
+def paced(
+    row: str,
+    servers: Mapping[str, Server],
+    rates: Mapping[str, float],
+    rounds: int,
+    seconds: int,
+    body: int,
+) -> Iterator[Row]:
+    """Latency at these rates."""
+    results: dict[str, list[Result]] = {name: [] for name in servers}
+    for number in range(rounds):
+        for name, server in in_turn(servers, number):
+            results[name].append(load(server.url("/half"), seconds, body, rates[name]))
+    for what in ("p50", "p99"):
+        yield (
+            f"{row}, {what}",
+            "µs",
+            {n: [getattr(r, what) for r in rs] for n, rs in results.items()},
+        )
+    no_failures(row, results.values())
 
 
 def in_turn(servers: Mapping[str, Server], number: int) -> list[tuple[str, Server]]:
@@ -107,7 +126,7 @@ def in_turn(servers: Mapping[str, Server], number: int) -> list[tuple[str, Serve
     return order[first:] + order[:first]
 
 
-def no_failures(row: str, results: list[list[Result]]) -> None:
+def no_failures(row: str, results: Iterable[list[Result]]) -> None:
     bad = sum(result.bad for some in results for result in some)
     if bad:
         raise RuntimeError(f"{row}: {bad} requests failed")
