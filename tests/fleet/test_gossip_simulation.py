@@ -79,7 +79,9 @@ async def test_a_large_fleet(air: Air) -> None:
     air.apart = set()
     healed = await until(lambda: all(len(node.knows()) == COUNT - 1 for node in everybody), 120)
     say(f"a third cut off is known to all after {apart:.1f} s, healed {healed:.1f} s after its end")
-    assert len({node.table.digest for node in everybody}) == 1
+    # Who was taken for dead has said that it is not, and that is still on its way.
+    agreed = await until(lambda: len({node.table.digest for node in everybody}) == 1, 30)
+    say(f"all agree {agreed:.1f} s later")
 
 
 @in_the_air

@@ -172,8 +172,8 @@ def campaign(node: Board, references: dict[str, str]) -> None:
         assert body in wanted, (body, wanted)
         # A version that was watched whenever the node died is one that may have killed it.
         assert node.app()["reason"] == "" or node.app()["reason"].startswith("the node ended")
-        # What it wants now is known: the next one may be another.
-        wanted = {body, entry_of(node)}
+        # What it wants now is known, and what it goes back to while that is watched.
+        wanted = {body, *remembered(node)}
         served[body] += 1
         if number % 10 == 9:
             node.until(lambda: not node.litter())
@@ -192,11 +192,11 @@ def campaign(node: Board, references: dict[str, str]) -> None:
     assert len(served) > 1
 
 
-def entry_of(node: Board) -> str:
-    """The version that its state says was deployed."""
-    deployed = node.remembers()["deployed"]
-    reference = deployed["release"]["reference"] if isinstance(deployed, dict) else ""
-    return str(reference.rpartition(":")[2])
+def remembered(node: Board) -> set[str]:
+    """The versions that its state says were deployed, and is what a boot returns to."""
+    state = node.remembers()
+    entries = (state["deployed"]["release"], state["applications"]["release"]["live"]["entry"])
+    return {str(entry["reference"].rpartition(":")[2]) for entry in entries}
 
 
 def kill_while(node: Board, reference: str, seconds: float) -> None:
