@@ -1,4 +1,3 @@
-# cython: annotation_typing=False, binding=False
 """One admitted event: a sandbox, a call of one of its exports, a deadline, an outcome.
 
 Knows no trigger. Every failure of a guest comes out as an EdgeError; cancellation goes through.
