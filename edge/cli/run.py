@@ -15,7 +15,7 @@ from edge.cli import mqtt
 from edge.cli.common import Verbs, argument
 from edge.config import Address, Mqtt, parse_address
 from edge.node import configuration
-from edge.platform import heap, openfiles
+from edge.platform import heap, openfiles, threads
 
 
 def add(verbs: Verbs, common: argparse.ArgumentParser) -> None:
@@ -61,6 +61,7 @@ async def _run(options: argparse.Namespace) -> int:
     # The parts of a node that other verbs have no use for.
     from edge.node import daemon
 
+    threads.share()
     async with mqtt.broker(options) as broker:
         return await daemon.run(lambda: _read(options, broker), _say)
 

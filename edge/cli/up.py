@@ -34,7 +34,7 @@ from edge.errors import ConfigError, EdgeError
 from edge.invocation.application import LiveApplication
 from edge.node.node import Node, open_node
 from edge.node.services import Settings, type_notes
-from edge.platform import heap, openfiles
+from edge.platform import heap, openfiles, threads
 from edge.platform.credentials import credentials_directory
 from edge.platform.tls import server_tls
 from edge.registry import local
@@ -109,6 +109,7 @@ async def _once(options: argparse.Namespace) -> int:
 
 async def _up(options: argparse.Namespace) -> int:
     _cancel_on_sigterm()
+    threads.share()
     tls = _tls(options)
     setting = _Setting.of(options)
     for note in setting.runtime.notes:

@@ -49,7 +49,7 @@ class TrustedClock:
     def __call__(self) -> float:
         """Trusted time now. Does not block."""
         now = self._monotonic()
-        gone_on = self._floor + now - self._since
+        gone_on = self._floor + (now - self._since)  # in this order: rounding never goes back
         wall = self._wall()
         if gone_on < wall <= self._built + _BELIEVABLE:
             self._floor, self._since = wall, now

@@ -29,6 +29,7 @@ from edge.node.tracing import open_tracer
 from edge.node.workers import wire
 from edge.node.workers.desk import Desk
 from edge.node.workers.records import Forward
+from edge.platform import threads
 from edge.spin.platform import Stores
 from edge.triggers.http import HttpServer
 from edge.wasi.http.message import Reply, Request
@@ -49,6 +50,7 @@ def main() -> None:
 
 
 async def _run(control: socket.socket) -> None:
+    threads.share()
     reader, writer = await asyncio.open_unix_connection(sock=control)
     message = await wire.receive(reader)
     if message is None:
